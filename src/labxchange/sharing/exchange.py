@@ -1,0 +1,131 @@
+"""What the two sides of a transfer sign, in the order in which it happens.
+
+accept (recipient) -> bytes, with progress (recipient) -> receipt ``delivered``, ``intact`` (recipient) -> receipt-ack (sender).
+A transfer that is stopped by a rule leaves a cut; a request that is not met a refusal. Intervals of chunks are [first, last]
+in the global order of the listing, and name exactly what had arrived.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from labxchange.identity.statement import Count, Digest, Key, MaybeDigest, ShortId, Statement, Text
+
+Code = Annotated[str, msgspec.Meta(pattern="^[a-z0-9-]{0,64}$")]
+Intervals = Annotated[list[tuple[int, int]], msgspec.Meta(max_length=1000)]
+Note = Annotated[str, msgspec.Meta(max_length=8000)]
+"""A checkpoint as a C2SP signed note."""
+
+
+class Accept(Statement, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The recipient takes the offer up: opens a transfer, answers the sender's nonce, shows the head of their trail."""
+
+    kind = "accept"
+
+    transfer: ShortId
+    offer: Digest
+    grant: Digest
+    listing: Digest
+    proof: Digest
+    checkpoint: Note
+
+
+class Progress(Statement, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The recipient acknowledges what is verified and journalled so far."""
+
+    kind = "progress"
+
+    transfer: ShortId
+    chunks: Count
+    files: Count
+    bytes: Count
+
+
+class Cut(Statement, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A transfer ended before its end; each side signs its own. ``arrived`` are the chunks verified (recipient) or sent
+    (sender); where there are more intervals than fit, ``more`` counts the chunks left out."""
+
+    kind = "cut"
+
+    transfer: ShortId
+    code: Code
+    side: Literal["sender", "recipient"]
+    files: Count
+    bytes: Count
+    arrived: Intervals
+    more: Count
+
+
+class Counts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Files by the outcome of the integrity verification."""
+
+    matched: Count
+    differ: Count
+    missing: Count
+    unexpected: Count
+    error: Count
+
+
+class Path(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the bytes travelled."""
+
+    route: Literal["direct", "relayed"]
+    relay: Text
+    plane: Literal["lanes", "quic-stream"]
+    plane_reason: Text
+    cipher: Text
+
+
+class Receipt(Statement, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The recipient's signed word on a transfer. ``delivered``: all bytes are here. ``intact``: they match the manifest."""
+
+    kind = "receipt"
+
+    level: Literal["delivered", "intact"]
+    verdict: Literal["complete", "incomplete", "match", "mismatch"]
+    transfer: ShortId
+    offer: Digest
+    accept: Digest
+    grant: Digest
+    listing: Digest
+    manifest: MaybeDigest
+    root: MaybeDigest
+    counts: Counts
+    bytes: Count
+    started: Count
+    finished: Count
+    started_local: Text
+    finished_local: Text
+    path: Path
+    software: Text
+
+
+class ReceiptAck(Statement, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The sender's countersignature, with the proof that the receipt stands in the sender's trail.
+
+    ``leaf`` is the entry's exact bytes in base64, ``opening`` the salt and value of its object id.
+    """
+
+    kind = "receipt-ack"
+
+    receipt: Digest
+    checkpoint: Note
+    index: Count
+    leaf: Annotated[str, msgspec.Meta(max_length=24_000)]
+    salt: Annotated[str, msgspec.Meta(max_length=64)]
+    value: Text
+    proof: Annotated[list[Digest], msgspec.Meta(max_length=64)]
+
+
+class Refusal(Statement, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A request that was not met: the reason as a code, a sentence, and what to do."""
+
+    kind = "refusal"
+
+    to: Key
+    request: Text
+    code: Code
+    sentence: Text
+    hint: Text

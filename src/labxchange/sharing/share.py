@@ -1,0 +1,44 @@
+"""A share: one immutable version of a dataset, and the offer of it to one person.
+
+The bytes are named by the ``listing`` (``dataset.listing``); the offer adds the root of the ``manifest`` once hashing has ended.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from labxchange.identity.statement import Digest, Key, MaybeDigest, ShortId, Statement, Text
+
+Title = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+Label = Annotated[str, msgspec.Meta(max_length=100)]
+"""A study, site or category name; empty where it does not apply."""
+
+
+class Share(Statement, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a dataset version is called and where it belongs."""
+
+    kind = "share"
+
+    share: ShortId
+    version: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+    listing: Digest
+    title: Title
+    note: Text
+    study: Label
+    site: Label
+    category: Label
+
+
+class Offer(Statement, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The sender tells one recipient that a share version waits for them under a grant."""
+
+    kind = "offer"
+
+    recipient: Key
+    share: ShortId
+    version: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+    listing: Digest
+    grant: Digest
+    root: MaybeDigest
