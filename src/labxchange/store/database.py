@@ -1,0 +1,151 @@
+"""Opening ``node.db``: one process, one connection, durable commits.
+
+Rules: ``locking_mode=EXCLUSIVE`` is set before WAL, so no shared-memory file is needed and a second node cannot open it;
+``synchronous=FULL``, so a commit is on disk before it is reported; ``node.lock`` beside it says who holds it. All access is
+synchronous and on the node's event loop: a commit takes some 100 microseconds, and nothing can come between a check and its
+effect. What is in the tables is left to the other modules of this package.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, create_engine, event
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.pool import StaticPool
+
+from labxchange.errors import IntegrityError, LabxchangeError, UnavailableError
+
+_DISK_FULL = ("database or disk is full", "disk I/O error")
+
+
+def _translate(error: DBAPIError, lock: Path) -> LabxchangeError:
+    text = str(error.orig)
+    if "locked" in text:
+        return _held(lock)
+    if any(words in text for words in _DISK_FULL):
+        return UnavailableError(
+            "disk-full",
+            "The disk that holds the node's database is full or failing, so nothing can be recorded and nothing was done.",
+            hint="Free some space (see `labxchange doctor`), then try again.",
+        )
+    return IntegrityError(
+        "database-damaged",
+        "The node's database cannot be read: it is damaged.",
+        hint="Keep a copy of the folder, then restore your last backup with `labxchange node restore`.",
+    )
+
+
+def _held(lock: Path) -> UnavailableError:
+    try:
+        holder = json.loads(lock.read_text(encoding="utf-8"))
+        who = f" by process {int(holder['pid'])} on {holder['host']!r} since {holder['since']!r}"
+    except (OSError, ValueError, KeyError, TypeError):
+        who = ""
+    return UnavailableError(
+        "node-already-running", f"Another node has this home open{who}.", hint="Stop it with `labxchange node stop`."
+    )
+
+
+class Database:
+    """The open database. ``begin()`` gives a connection inside one transaction: all of it is durable, or none.
+
+    Raises (constructor):
+        UnavailableError: ``node-already-running``, ``disk-full``.
+        IntegrityError: ``database-damaged``, ``database-newer``.
+    """
+
+    def __init__(self, path: Path, *, now_text: str = "") -> None:
+        self.path = path
+        self._lock = path.with_name("node.lock")
+        self._connection: Connection | None = None
+        self._engine = create_engine(
+            f"sqlite:///{path}", poolclass=StaticPool, connect_args={"check_same_thread": False, "timeout": 0.5}
+        )
+        event.listen(self._engine, "connect", _configure)
+        event.listen(self._engine, "begin", _begin)
+        with self._mapped():
+            old = os.umask(0o077)
+            try:
+                self._connection = self._engine.connect()
+                with self._connection.begin():
+                    damage = self._connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
+            finally:
+                os.umask(old)
+            if damage != "ok":
+                self.close()
+                raise IntegrityError(
+                    "database-damaged",
+                    "The node's database is damaged.",
+                    hint="Keep a copy of the folder, then restore your last backup with `labxchange node restore`.",
+                )
+            self._migrate()
+        holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": now_text}
+        self._lock.write_text(json.dumps(holder), encoding="utf-8")
+
+    def _migrate(self) -> None:
+        config = Config()
+        config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+        assert self._connection is not None
+        config.attributes["connection"] = self._connection
+        with self._connection.begin():
+            command.upgrade(config, "head")
+
+    @contextmanager
+    def _mapped(self) -> Iterator[None]:
+        try:
+            yield
+        except OperationalError as error:
+            raise _translate(error, self._lock) from None
+        except DBAPIError as error:
+            if isinstance(error.orig, sqlite3.IntegrityError):
+                raise
+            raise _translate(error, self._lock) from None
+
+    @contextmanager
+    def begin(self) -> Iterator[Connection]:
+        """One transaction; durable when the block ends, undone when it raises.
+
+        Raises:
+            UnavailableError: ``disk-full``; nothing of the block has happened.
+            IntegrityError: ``database-damaged``.
+        """
+        assert self._connection is not None, "the database is closed"
+        with self._mapped(), self._connection.begin():
+            yield self._connection
+
+    def backup(self, target: Path) -> None:
+        """A consistent copy of the running database (SQLite's online backup)."""
+        assert self._connection is not None
+        raw: Any = self._connection.connection.driver_connection
+        destination = sqlite3.connect(target)
+        try:
+            raw.backup(destination)
+        finally:
+            destination.close()
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        self._engine.dispose()
+        self._lock.unlink(missing_ok=True)
+
+
+def _configure(raw: sqlite3.Connection, _record: object) -> None:
+    raw.isolation_level = None
+    for pragma in ("locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=FULL", "secure_delete=ON", "cache_size=-16000"):
+        raw.execute(f"PRAGMA {pragma}").fetchall()
+
+
+def _begin(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -1,0 +1,63 @@
+"""Contacts and invitations."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from sqlalchemy import Connection
+
+from labxchange.store.rows import Row, read, write
+from labxchange.store.tables import contacts, invitations
+
+
+class Contact(Row, frozen=True, kw_only=True):
+    """A person and their pinned key. ``card`` is the newest signed card; ``alert`` says what a person must look at; ``trail``
+    what their audit trail showed: empty, "restored N", or "rolled-back" or "diverged", which stop all work with them."""
+
+    key: str
+    state: Literal["unverified", "verified", "blocked"]
+    name: str
+    card: bytes
+    seen_address: str = ""
+    added_ms: int
+    verified_ms: int = 0
+    alert: str = ""
+    trail: str = ""
+
+
+class InvitationRow(Row, frozen=True, kw_only=True):
+    """An invitation that this node made; ``secret`` is sealed under the store key."""
+
+    id: str
+    secret: bytes
+    made_for: str
+    expires_ms: int
+    state: Literal["open", "used"]
+    used_by: str = ""
+    reused: int = 0
+
+
+def contact(tx: Connection, key: str) -> Contact | None:
+    found = read(tx, contacts, Contact, contacts.c.key == key)
+    return found[0] if found else None
+
+
+def all_contacts(tx: Connection) -> list[Contact]:
+    return read(tx, contacts, Contact, order=contacts.c.added_ms)
+
+
+def put_contact(tx: Connection, row: Contact) -> None:
+    write(tx, contacts, row)
+
+
+def invitation(tx: Connection, invitation_id: str) -> InvitationRow | None:
+    found = read(tx, invitations, InvitationRow, invitations.c.id == invitation_id)
+    return found[0] if found else None
+
+
+def all_invitations(tx: Connection) -> list[InvitationRow]:
+    return read(tx, invitations, InvitationRow, order=invitations.c.expires_ms)
+
+
+def put_invitation(tx: Connection, row: InvitationRow) -> None:
+    write(tx, invitations, row)

@@ -1,0 +1,21 @@
+"""Named values of the node that are not worth a table: the port, the clock's high-water mark, the newest own card."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, select
+
+from labxchange.store.rows import Row, write
+from labxchange.store.tables import settings
+
+
+class _Setting(Row, frozen=True, kw_only=True):
+    name: str
+    value: bytes
+
+
+def get(tx: Connection, name: str) -> bytes | None:
+    return tx.execute(select(settings.c.value).where(settings.c.name == name)).scalar()
+
+
+def put(tx: Connection, name: str, value: bytes) -> None:
+    write(tx, settings, _Setting(name=name, value=value))

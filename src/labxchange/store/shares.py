@@ -1,0 +1,99 @@
+"""Share versions and grants, one's own and those of others."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from sqlalchemy import ColumnElement, Connection, func, select
+from sqlalchemy.dialects.sqlite import insert
+
+from labxchange.store.rows import Row, read, write
+from labxchange.store.tables import grant_recipients, grants, shares
+
+
+class ShareRow(Row, frozen=True, kw_only=True):
+    """A share version. ``statement``, ``listing`` and ``manifest`` are statement ids; ``digests`` the id of the body of chunk
+    digests; ``source`` (own shares) the encoded list of source paths."""
+
+    share: str
+    version: int
+    owner: str
+    state: Literal["hashing", "available", "failed", "retracted"]
+    title: str
+    statement: str
+    listing: str
+    manifest: str = ""
+    digests: str = ""
+    source: bytes = b""
+    stored_ms: int
+
+
+class GrantRow(Row, frozen=True, kw_only=True):
+    """A grant at its newest revision; ``ended`` is 1 once its end was recorded in the trail."""
+
+    grant: str
+    owner: str
+    share: str
+    version: int
+    statement: str
+    offer: str = ""
+    revocation: str = ""
+    not_after: int
+    ended: int = 0
+    asked_until: int = 0
+
+
+def share(tx: Connection, share_id: str, version: int) -> ShareRow | None:
+    found = read(tx, shares, ShareRow, shares.c.share == share_id, shares.c.version == version)
+    return found[0] if found else None
+
+
+def all_shares(tx: Connection, *where: ColumnElement[bool]) -> list[ShareRow]:
+    return read(tx, shares, ShareRow, *where, order=shares.c.stored_ms)
+
+
+def owned_shares(tx: Connection, owner: str) -> list[ShareRow]:
+    return all_shares(tx, shares.c.owner == owner)
+
+
+def newest_version(tx: Connection, share_id: str) -> int:
+    return int(tx.execute(select(func.max(shares.c.version)).where(shares.c.share == share_id)).scalar() or 0)
+
+
+def put_share(tx: Connection, row: ShareRow) -> None:
+    write(tx, shares, row)
+
+
+def grant(tx: Connection, grant_id: str) -> GrantRow | None:
+    found = read(tx, grants, GrantRow, grants.c.grant == grant_id)
+    return found[0] if found else None
+
+
+def grants_of(tx: Connection, share_id: str, version: int) -> list[GrantRow]:
+    return read(tx, grants, GrantRow, grants.c.share == share_id, grants.c.version == version)
+
+
+def grants_owned(tx: Connection, owner: str) -> list[GrantRow]:
+    return read(tx, grants, GrantRow, grants.c.owner == owner)
+
+
+def grants_foreign(tx: Connection, me: str) -> list[GrantRow]:
+    return read(tx, grants, GrantRow, grants.c.owner != me)
+
+
+def grants_for(tx: Connection, recipient: str, share_id: str, version: int) -> list[GrantRow]:
+    """The grants of a share version that name ``recipient``."""
+    named = select(grant_recipients.c.grant).where(grant_recipients.c.recipient == recipient)
+    where = (grants.c.share == share_id, grants.c.version == version, grants.c.grant.in_(named))
+    return read(tx, grants, GrantRow, *where)
+
+
+def put_grant(tx: Connection, row: GrantRow, recipients: list[str]) -> None:
+    write(tx, grants, row)
+    rows = [{"grant": row.grant, "recipient": recipient} for recipient in recipients]
+    if rows:
+        tx.execute(insert(grant_recipients).on_conflict_do_nothing(), rows)
+
+
+def recipients(tx: Connection, grant_id: str) -> list[str]:
+    return list(tx.execute(select(grant_recipients.c.recipient).where(grant_recipients.c.grant == grant_id)).scalars())

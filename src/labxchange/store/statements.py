@@ -1,0 +1,106 @@
+"""Signed statements by id, the detached bodies they name, and what still has to be delivered to whom."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from hashlib import sha256
+from typing import Any
+
+from sqlalchemy import Connection, delete, distinct, func, select
+from sqlalchemy.dialects.sqlite import insert
+
+from labxchange.identity.statement import Signed
+from labxchange.store.rows import Row, write
+from labxchange.store.tables import bodies, outbox, statements
+
+PAGE_BYTES = 1 << 20
+
+
+class _Statement(Row, frozen=True, kw_only=True):
+    id: str
+    kind: str
+    issuer: str
+    about: str
+    stored_ms: int
+    envelope: bytes
+
+
+def put(tx: Connection, signed: Signed[Any], *, about: str, now: int) -> None:
+    """Keep a statement. ``about`` is the share, grant or transfer it belongs to."""
+    row = _Statement(
+        id=signed.id,
+        kind=signed.body.kind,
+        issuer=signed.body.issuer,
+        about=about,
+        stored_ms=now,
+        envelope=signed.envelope,
+    )
+    write(tx, statements, row)
+
+
+def get(tx: Connection, statement: str) -> bytes | None:
+    """The envelope, or None."""
+    return tx.execute(select(statements.c.envelope).where(statements.c.id == statement)).scalar()
+
+
+def about(tx: Connection, subject: str, kind: str) -> list[bytes]:
+    """Envelopes of ``kind`` about ``subject``, oldest first."""
+    query = select(statements.c.envelope).where(statements.c.about == subject, statements.c.kind == kind)
+    return list(tx.execute(query.order_by(statements.c.stored_ms, statements.c.id)).scalars())
+
+
+def post(tx: Connection, peer: str, statement: str) -> None:
+    """Put a kept statement into the outbox for ``peer``."""
+    tx.execute(insert(outbox).values(peer=peer, statement=statement))
+
+
+def posted(tx: Connection, peer: str, limit: int) -> list[tuple[int, bytes]]:
+    """What waits for ``peer``, oldest first, as (outbox id, envelope)."""
+    query = select(outbox.c.id, statements.c.envelope).join(statements, statements.c.id == outbox.c.statement)
+    query = query.where(outbox.c.peer == peer).order_by(outbox.c.id).limit(limit)
+    return [(int(row[0]), bytes(row[1])) for row in tx.execute(query)]
+
+
+def count_posted(tx: Connection, peer: str) -> int:
+    return int(tx.execute(select(func.count()).select_from(outbox).where(outbox.c.peer == peer)).scalar_one())
+
+
+def unpost(tx: Connection, ids: Iterable[int]) -> None:
+    tx.execute(delete(outbox).where(outbox.c.id.in_(list(ids))))
+
+
+def peers_with_post(tx: Connection) -> list[str]:
+    return list(tx.execute(select(distinct(outbox.c.peer))).scalars())
+
+
+def put_body(tx: Connection, data: bytes) -> str:
+    """Keep a detached body in pages of 1 MiB; returns its SHA-256 in hex. An empty body has one empty page."""
+    digest = sha256(data).hexdigest()
+    view = memoryview(data)
+    pages = [
+        {"digest": digest, "page": number, "data": bytes(view[start : start + PAGE_BYTES])}
+        for number, start in enumerate(range(0, max(len(data), 1), PAGE_BYTES))
+    ]
+    tx.execute(insert(bodies).on_conflict_do_nothing(), pages)
+    return digest
+
+
+def put_page(tx: Connection, digest: str, page: int, data: bytes) -> None:
+    """Keep one page of a body whose digest is checked when it is whole."""
+    tx.execute(insert(bodies).values(digest=digest, page=page, data=data).on_conflict_do_nothing())
+
+
+def page_of(tx: Connection, digest: str, page: int) -> tuple[bytes, bool] | None:
+    """Page number ``page`` and whether it is the last; None when there is none."""
+    data = tx.execute(select(bodies.c.data).where(bodies.c.digest == digest, bodies.c.page == page)).scalar()
+    if data is None:
+        return None
+    following = select(bodies.c.page).where(bodies.c.digest == digest, bodies.c.page == page + 1)
+    return data, tx.execute(following).first() is None
+
+
+def body(tx: Connection, digest: str) -> bytes | None:
+    """The whole body, or None."""
+    query = select(bodies.c.data).where(bodies.c.digest == digest).order_by(bodies.c.page)
+    pages = list(tx.execute(query).scalars())
+    return b"".join(pages) if pages else None

@@ -1,0 +1,143 @@
+"""Transfers of both directions, the journal of what arrived, and the cache of digests of local files."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from sqlalchemy import ColumnElement, Connection, Table, delete, func, select
+from sqlalchemy.dialects.sqlite import insert
+
+from labxchange.store.database import Database
+from labxchange.store.rows import Row, read, write
+from labxchange.store.tables import arrived, hash_cache, released, transfers
+
+State = Literal["waiting", "running", "paused", "verified", "failed", "cancelled", "cut", "completed"]
+LIVE: tuple[State, ...] = ("waiting", "running", "paused", "cut")
+
+
+class TransferRow(Row, frozen=True, kw_only=True):
+    """A transfer; ``slot`` (outgoing) is reserved, used or returned; ``report`` the encoded verification report."""
+
+    transfer: str
+    direction: Literal["in", "out"]
+    peer: str
+    share: str
+    version: int
+    grant: str
+    state: State
+    slot: Literal["", "reserved", "used", "returned"] = ""
+    reason: str = ""
+    destination: bytes = b""
+    started_ms: int
+    finished_ms: int = 0
+    done_bytes: int = 0
+    done_files: int = 0
+    report: bytes = b""
+
+
+def transfer(tx: Connection, transfer_id: str) -> TransferRow | None:
+    found = read(tx, transfers, TransferRow, transfers.c.transfer == transfer_id)
+    return found[0] if found else None
+
+
+def all_transfers(tx: Connection, *where: ColumnElement[bool]) -> list[TransferRow]:
+    return read(tx, transfers, TransferRow, *where, order=transfers.c.started_ms)
+
+
+def incoming(tx: Connection) -> list[TransferRow]:
+    return all_transfers(tx, transfers.c.direction == "in")
+
+
+def of_grant(tx: Connection, grant_id: str) -> list[TransferRow]:
+    return all_transfers(tx, transfers.c.grant == grant_id)
+
+
+def put_transfer(tx: Connection, row: TransferRow) -> None:
+    write(tx, transfers, row)
+
+
+def slots_taken(tx: Connection, grant_id: str, recipient: str, *, without: str) -> int:
+    """Download slots of ``recipient`` under a grant that are reserved or used, not counting transfer ``without``."""
+    query = select(func.count()).where(
+        transfers.c.direction == "out",
+        transfers.c.grant == grant_id,
+        transfers.c.peer == recipient,
+        transfers.c.slot.in_(("reserved", "used")),
+        transfers.c.transfer != without,
+    )
+    return int(tx.execute(query).scalar_one())
+
+
+def _intervals(tx: Connection, table: Table, transfer_id: str) -> list[tuple[int, int]]:
+    query = select(table.c.first, table.c.last).where(table.c.transfer == transfer_id).order_by(table.c.first)
+    merged: list[tuple[int, int]] = []
+    for first, last in tx.execute(query):
+        if merged and first <= merged[-1][1] + 1:
+            merged[-1] = (merged[-1][0], max(last, merged[-1][1]))
+        else:
+            merged.append((int(first), int(last)))
+    return merged
+
+
+def _add(tx: Connection, table: Table, transfer_id: str, intervals: list[tuple[int, int]]) -> None:
+    rows = [{"transfer": transfer_id, "first": first, "last": last} for first, last in intervals]
+    if rows:
+        tx.execute(insert(table), rows)
+
+
+def arrived_chunks(tx: Connection, transfer_id: str) -> list[tuple[int, int]]:
+    """Chunks verified and on disk (incoming) or sent (outgoing), as merged inclusive intervals."""
+    return _intervals(tx, arrived, transfer_id)
+
+
+def add_arrived(tx: Connection, transfer_id: str, intervals: list[tuple[int, int]]) -> None:
+    _add(tx, arrived, transfer_id, intervals)
+
+
+def drop_arrived(tx: Connection, transfer_id: str) -> None:
+    tx.execute(delete(arrived).where(arrived.c.transfer == transfer_id))
+
+
+def replace_arrived(tx: Connection, transfer_id: str, intervals: list[tuple[int, int]]) -> None:
+    """Keep the same journal in fewer rows, or with chunks taken out."""
+    drop_arrived(tx, transfer_id)
+    _add(tx, arrived, transfer_id, intervals)
+
+
+def released_files(tx: Connection, transfer_id: str) -> list[tuple[int, int]]:
+    """Files in place under their names, as merged inclusive intervals of their indices."""
+    return _intervals(tx, released, transfer_id)
+
+
+def add_released(tx: Connection, transfer_id: str, intervals: list[tuple[int, int]]) -> None:
+    _add(tx, released, transfer_id, intervals)
+
+
+class HashCache:
+    """Digests of local files by device, inode, size and times; collected in memory and written by ``save``."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._fresh: dict[tuple[int, int], tuple[tuple[int, int, int, int, int], tuple[bytes, bytes]]] = {}
+
+    def get(self, key: tuple[int, int, int, int, int]) -> tuple[bytes, bytes] | None:
+        device, inode, size, mtime_ns, ctime_ns = key
+        where = (hash_cache.c.device == device, hash_cache.c.inode == inode, hash_cache.c.size == size)
+        query = select(hash_cache.c.sha256, hash_cache.c.chunks).where(
+            *where, hash_cache.c.mtime_ns == mtime_ns, hash_cache.c.ctime_ns == ctime_ns
+        )
+        with self._database.begin() as tx:
+            row = tx.execute(query).first()
+        return (bytes(row[0]), bytes(row[1])) if row else None
+
+    def put(self, key: tuple[int, int, int, int, int], value: tuple[bytes, bytes]) -> None:
+        self._fresh[key[0], key[1]] = (key, value)
+
+    def save(self, tx: Connection) -> None:
+        names = ("device", "inode", "size", "mtime_ns", "ctime_ns")
+        rows = [dict(zip(names, key, strict=True)) | {"sha256": v[0], "chunks": v[1]} for key, v in self._fresh.values()]
+        if rows:
+            query = insert(hash_cache)
+            rest = {name: query.excluded[name] for name in ("size", "mtime_ns", "ctime_ns", "sha256", "chunks")}
+            tx.execute(query.on_conflict_do_update(index_elements=["device", "inode"], set_=rest), rows)
+        self._fresh.clear()

@@ -1,0 +1,1 @@
+"""The control plane: handshake, sealed records, and the session that joins them."""

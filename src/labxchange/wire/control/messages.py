@@ -1,0 +1,187 @@
+"""What two nodes say to each other once both identities are proven: msgpack values, one request a stream.
+
+The side that opens a stream sends one request; the other answers as the request's docstring says, and the stream ends. Every
+list and text is bounded here, before anything looks at it. What a request may see is left to ``sharing.policy``.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypeVar
+
+import msgspec
+
+from labxchange.encoding import pack, unpack
+from labxchange.errors import PeerError
+
+MESSAGE_MAX_BYTES = (1 << 20) + (1 << 16)
+PAGE_BYTES = 1 << 20
+PIECE_BYTES = 1 << 18
+MAX_STATEMENTS = 64
+
+Envelope = Annotated[bytes, msgspec.Meta(max_length=131_072)]
+Id = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")]
+Number = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
+Hash = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+Note = Annotated[str, msgspec.Meta(max_length=8000)]
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, array_like=True):
+    """Common form: a tagged msgpack array."""
+
+
+class Deliver(Message, tag="deliver"):
+    """Here are statements. Answer: Taken."""
+
+    statements: Annotated[list[Envelope], msgspec.Meta(max_length=MAX_STATEMENTS)]
+
+
+class Waiting(Message, tag="waiting"):
+    """Something waits for you once we have verified each other: the number of offers, no more. Answer: Taken."""
+
+    offers: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
+
+
+class GetPage(Message, tag="get-page"):
+    """Page ``number`` (1 MiB each) of a detached body of a share version. Answer: PageOf or Refused."""
+
+    body: Literal["listing", "manifest", "digests"]
+    share: Id
+    version: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+    number: Annotated[int, msgspec.Meta(ge=0, le=1 << 32)]
+
+
+class Begin(Message, tag="begin"):
+    """I want to start or resume a transfer. Answer: Nonce or Refused; then comes Accepting, answered by Started or Refused."""
+
+    transfer: Id
+
+
+class Fetch(Message, tag="fetch"):
+    """Send the chunks of these inclusive intervals (at most 64 MiB). Answer: Pieces ..., then Fetched or Refused."""
+
+    transfer: Id
+    chunks: Annotated[list[tuple[Number, Number]], msgspec.Meta(min_length=1, max_length=4096)]
+
+
+class Witness(Message, tag="witness"):
+    """The head of my trail: please cosign. Answer: AskProof; then comes Consistency, answered by Cosigned or Refused."""
+
+    note: Note
+
+
+Request = Deliver | Waiting | GetPage | Begin | Fetch | Witness
+
+
+class Taken(Message, tag="taken"):
+    """The statements were read; in return come these (acknowledgements, refusals)."""
+
+    statements: Annotated[list[Envelope], msgspec.Meta(max_length=MAX_STATEMENTS)] = []
+
+
+class Refused(Message, tag="refused"):
+    """No: a signed refusal or cut says why."""
+
+    statement: Envelope
+
+
+class PageOf(Message, tag="page"):
+    """The bytes of a page; ``last`` when none follows."""
+
+    data: Annotated[bytes, msgspec.Meta(max_length=PAGE_BYTES)]
+    last: bool
+
+
+class Nonce(Message, tag="nonce"):
+    """Prove who you are over these fresh bytes."""
+
+    nonce: Hash
+
+
+class Accepting(Message, tag="accepting"):
+    """The signed accept."""
+
+    statement: Envelope
+
+
+class Started(Message, tag="started"):
+    """The transfer runs; ``manifest`` is its envelope, or empty while hashing goes on."""
+
+    manifest: Envelope
+
+
+class Piece(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Bytes of one chunk from ``offset`` on."""
+
+    chunk: Number
+    offset: Number
+    data: bytes
+
+
+class Pieces(Message, tag="pieces"):
+    """Bytes of one or more chunks."""
+
+    pieces: Annotated[list[Piece], msgspec.Meta(max_length=4096)]
+
+
+class Gone(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A file that cannot be sent as it was listed, and why."""
+
+    file: Number
+    reason: Annotated[str, msgspec.Meta(pattern="^[a-z0-9-]{1,64}$")]
+
+
+class Fetched(Message, tag="fetched"):
+    """All that was asked for was sent, but for the chunks of these files."""
+
+    gone: Annotated[list[Gone], msgspec.Meta(max_length=4096)]
+
+
+class AskProof(Message, tag="ask-proof"):
+    """Prove growth from the first of these sizes of your trail that it still holds: those I saw, newest first; none at first
+    sight. ``epoch`` is that of the newest."""
+
+    epoch: Number
+    sizes: Annotated[list[Number], msgspec.Meta(max_length=256)]
+
+
+class Consistency(Message, tag="consistency"):
+    """The RFC 6962 proof from ``old`` to the note's size; in a new epoch also its first leaf and that leaf's inclusion proof."""
+
+    old: Number
+    proof: Annotated[list[Hash], msgspec.Meta(max_length=64)]
+    first_leaf: Annotated[bytes, msgspec.Meta(max_length=65_535)] = b""
+    first_proof: Annotated[list[Hash], msgspec.Meta(max_length=64)] = []
+
+
+class Cosigned(Message, tag="cosigned"):
+    """The cosignature line."""
+
+    line: Annotated[str, msgspec.Meta(max_length=1000)]
+
+
+Answer = Taken | Refused | PageOf | Nonce | Started | Pieces | Fetched | AskProof | Cosigned
+M = TypeVar("M")
+
+
+def encode(message: Message) -> bytes:
+    """msgpack."""
+    return pack(message)
+
+
+def decode_request(data: bytes) -> Request:
+    """Raises PeerError ``malformed-message``."""
+    return unpack(data, Request, max_bytes=MESSAGE_MAX_BYTES)  # type: ignore[arg-type]
+
+
+def decode_answer(data: bytes | None) -> Answer:
+    """Raises PeerError ``malformed-message``, or ``stream-ended`` where an answer was due and the stream ended."""
+    if data is None:
+        raise PeerError("stream-ended", "The other node ended the conversation where an answer was due.")
+    return unpack(data, Answer, max_bytes=MESSAGE_MAX_BYTES)  # type: ignore[arg-type]
+
+
+def decode(data: bytes | None, kind: type[M]) -> M:
+    """One message of exactly ``kind``; errors as in ``decode_answer``."""
+    if data is None:
+        raise PeerError("stream-ended", "The other node ended the conversation where an answer was due.")
+    return unpack(data, kind, max_bytes=MESSAGE_MAX_BYTES)
