@@ -2,11 +2,12 @@
 
 What is kept here, after C2SP tlog-witness:
 - a trail never gets smaller within an epoch, and never changes what it had;
-- epochs only grow, and a new one begins with ``trail.restored``, shown by an inclusion proof; the tree goes on from there;
+- epochs only grow, and a new one begins with ``trail.restored`` or ``key.rotated``, shown by an inclusion proof; the tree goes
+  on from there;
 - a restore loses the entries after the point it holds: that is said and counted, and is no divergence;
 - two roots for one size, both signed, are evidence and are returned whole.
-The caller verifies the note's signature with the peer's trail key first, checks that the origin is the peer's, and persists the
-new ``Seen`` in one transaction *before* it answers. What a person is asked, and the entries written, are left to the node.
+The caller first verifies the note's signature with the peer's trail key and checks that the origin is the peer's (or, by a
+succession signed with both keys, its new one's), and persists the new ``Seen`` in one transaction *before* it answers. What a person is asked, and the entries written, are left to the node.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import msgspec
 
 from labxchange.audit.checkpoint import Checkpoint, parse_origin
 from labxchange.audit.events import Event
-from labxchange.audit.leaf import parse
+from labxchange.audit.leaf import Parsed, parse
 from labxchange.errors import IntegrityError
 from labxchange.merkle import leaf_hash, verify_consistency, verify_inclusion
 
@@ -29,7 +30,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     note: str
 
 
-class Restoration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class EpochStart(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The first leaf of the new epoch, verbatim, and its inclusion proof in the checkpoint that is judged."""
 
     leaf: bytes
@@ -81,19 +82,24 @@ def may_cosign(judgement: Judgement) -> bool:
     return isinstance(judgement, Grown | Restored)
 
 
-def held_size(checkpoint: Checkpoint, restoration: Restoration | None) -> int | None:
-    """How many entries the peer's new epoch began with, when ``restoration`` proves that it began there; else None."""
-    if restoration is None:
+def held_size(checkpoint: Checkpoint, epoch_start: EpochStart | None) -> int | None:
+    """How many entries the peer's new epoch began with, when ``epoch_start`` proves that it began there; else None."""
+    leaf = _proven(checkpoint, epoch_start)
+    return leaf.seq if leaf is not None else None
+
+
+def _proven(checkpoint: Checkpoint, epoch_start: EpochStart | None) -> Parsed | None:
+    if epoch_start is None:
         return None
     try:
-        leaf = parse(restoration.leaf)
+        leaf = parse(epoch_start.leaf)
     except IntegrityError:
         return None
-    begins = leaf.origin == checkpoint.origin and leaf.event == Event.TRAIL_RESTORED
+    begins = leaf.origin == checkpoint.origin and leaf.event in (Event.TRAIL_RESTORED, Event.KEY_ROTATED)
     proven = verify_inclusion(
-        leaf_hash(restoration.leaf), index=leaf.seq, size=checkpoint.size, proof=restoration.proof, root=checkpoint.root
+        leaf_hash(epoch_start.leaf), index=leaf.seq, size=checkpoint.size, proof=epoch_start.proof, root=checkpoint.root
     )
-    return leaf.seq if begins and proven else None
+    return leaf if begins and proven else None
 
 
 def judge(
@@ -102,7 +108,7 @@ def judge(
     *,
     old_size: int,
     proof: Sequence[bytes],
-    restoration: Restoration | None = None,
+    epoch_start: EpochStart | None = None,
     earlier: Seen | None = None,
 ) -> Judgement:
     """Compare a peer's verified checkpoint with what was seen of that peer.
@@ -111,7 +117,7 @@ def judge(
         seen: the newest checkpoint of the peer that was cosigned; None at first sight.
         old_size: where the peer's consistency proof starts: ``seen``'s size, or ``earlier``'s after a restore that lost entries.
         proof: consistency proof from ``old_size`` to the checkpoint's size.
-        restoration: given by the peer when its epoch is newer than the one seen.
+        epoch_start: given by the peer when its epoch is newer than the one seen.
         earlier: the largest seen checkpoint that is not larger than ``held_size``; after a lossy restore it must still be there.
     """
     if seen is None:
@@ -119,16 +125,18 @@ def judge(
     before, now = parse_origin(seen.checkpoint.origin), parse_origin(checkpoint.origin)
     if now == before:
         return _extended(seen, checkpoint, old_size=old_size, proof=proof)
-    held = held_size(checkpoint, restoration) if now.epoch > before.epoch else None
-    if held is None:
+    first = _proven(checkpoint, epoch_start) if now.epoch > before.epoch else None
+    missing = max(0, seen.checkpoint.size - first.seq) if first is not None else 0
+    if first is None or (missing and first.event == Event.KEY_ROTATED):
         return RolledBack(seen=seen, checkpoint=checkpoint)
-    missing = max(0, seen.checkpoint.size - held)
     anchor = earlier if missing else seen
     if anchor is not None:
         judgement = _extended(anchor, checkpoint, old_size=old_size, proof=proof)
         if not isinstance(judgement, Grown):
             return judgement
-    return Restored(held=held, missing=missing)
+    if first.event == Event.KEY_ROTATED:
+        return Grown(entries=checkpoint.size - seen.checkpoint.size)
+    return Restored(held=first.seq, missing=missing)
 
 
 def _extended(seen: Seen, checkpoint: Checkpoint, *, old_size: int, proof: Sequence[bytes]) -> Judgement:

@@ -47,7 +47,7 @@ _REFUSED_CATEGORIES: Final = {
 _HIDDEN_CATEGORIES: Final = frozenset(["Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs"])
 
 # Plain ASCII parts, which nearly all are: one regular expression instead of the rules one by one. It only ever accepts what
-# `_broken_rule` accepts (a test compares them); what it does not match is judged by the rules.
+# `_judge` accepts (a test compares them); what it does not match is judged by the rules.
 _FIRST: Final = r"[A-Za-z0-9_+=@#%,()\[\]{}~!$&'^;`-]"
 _INNER: Final = r"[A-Za-z0-9_+=@#%,()\[\]{}~!$&'^;` .-]"
 _PLAIN: Final = re.compile(rf"(?!con|prn|aux|nul|com|lpt|clock){_FIRST}(?:{_INNER}{{0,253}}{_FIRST})?", re.IGNORECASE | re.ASCII)
@@ -67,6 +67,11 @@ def escape(text: str, *, limit: int = 4096) -> str:
     )
 
 
+def above(path: str) -> str:
+    """The folder that holds ``path`` ("" at the top), also of a path with a trailing slash."""
+    return path.removesuffix("/").rpartition("/")[0]
+
+
 def broken_rule(path: str) -> str | None:
     """The first rule that ``path`` breaks, as the end of a sentence ("it is absolute"); None when it is a good name."""
     if len(path) > PATH_MAX_BYTES:
@@ -78,9 +83,8 @@ def broken_rule(path: str) -> str | None:
     parts = path.split("/")
     if len(parts) > PATH_MAX_PARTS:
         return f"it has more than {PATH_MAX_PARTS} parts"
-    plain = _PLAIN.fullmatch
     for part in parts:
-        if not plain(part) and (rule := _broken_part(part)):
+        if rule := broken_part(part):
             return rule
     # Parts are within their own limit here, so only the whole path can still be too long.
     if not path.isascii() and len(path.encode()) > PATH_MAX_BYTES:
@@ -88,7 +92,12 @@ def broken_rule(path: str) -> str | None:
     return None
 
 
-def _broken_part(part: str) -> str | None:
+def broken_part(part: str) -> str | None:
+    """``broken_rule`` of one part of a path."""
+    return None if _PLAIN.fullmatch(part) else _judge(part)
+
+
+def _judge(part: str) -> str | None:
     if not part:
         return "it has an empty part"
     if part in (".", ".."):
@@ -196,7 +205,7 @@ def _folders(paths: Sequence[str], out: list[tuple[str, str]]) -> dict[str, str]
     """Collision key -> spelling of every folder that holds something; adds folders spelled in two ways to ``out``."""
     folders: dict[str, str] = {}
     seen: set[str] = set()
-    for folder in {path.removesuffix("/").rpartition("/")[0] for path in paths}:
+    for folder in {above(path) for path in paths}:
         while folder and folder not in seen:
             seen.add(folder)
             known = folders.setdefault(collision_key(folder), folder)

@@ -73,7 +73,7 @@ def _clock(facts: Facts) -> Deny | None:
         return Deny(
             code="clock-in-doubt",
             sentence="The clock of the sender's node is in doubt, so no grant can be judged.",
-            hint="The sender sets it right with `labxchange node clock-reset`; then try again.",
+            hint="The sender sets it right with `labxchange clock reset`; then try again.",
         )
     return None
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, delete, insert
 
 from labxchange.store.rows import Row, read, write
-from labxchange.store.tables import contacts, invitations
+from labxchange.store.tables import contacts, evidence, invitations, witnessed
 
 
 class Contact(Row, frozen=True, kw_only=True):
@@ -61,3 +61,33 @@ def all_invitations(tx: Connection) -> list[InvitationRow]:
 
 def put_invitation(tx: Connection, row: InvitationRow) -> None:
     write(tx, invitations, row)
+
+
+class Witnessed(Row, frozen=True, kw_only=True):
+    """A checkpoint of a contact's trail that this node has cosigned."""
+
+    key: str
+    epoch: int
+    size: int
+    note: str
+
+
+def witnessed_of(tx: Connection, key: str) -> list[Witnessed]:
+    """Newest first."""
+    return read(tx, witnessed, Witnessed, witnessed.c.key == key, order=(witnessed.c.epoch.desc(), witnessed.c.size.desc()))
+
+
+def put_witnessed(tx: Connection, row: Witnessed) -> None:
+    write(tx, witnessed, row)
+
+
+def forget_witnessed(tx: Connection, key: str) -> None:
+    """Start anew with a contact's trail, after a person decided to; what contradicts is kept as evidence."""
+    for row in witnessed_of(tx, key)[:1]:
+        put_evidence(tx, key=key, kind="accepted", first=row.note, second="", now=0)
+    tx.execute(delete(witnessed).where(witnessed.c.key == key))
+
+
+def put_evidence(tx: Connection, *, key: str, kind: str, first: str, second: str, now: int) -> None:
+    """Keep two signed checkpoints that contradict each other."""
+    tx.execute(insert(evidence).values(key=key, kind=kind, utc_ms=now, first=first, second=second))

@@ -20,7 +20,7 @@ def read(tx: Connection, table: Table, kind: type[R], *where: ColumnElement[bool
     """The rows that meet every condition."""
     query = select(*(table.c[name] for name in kind.__struct_fields__)).where(*where)
     if order is not None:
-        query = query.order_by(order)
+        query = query.order_by(*order) if isinstance(order, tuple) else query.order_by(order)
     return [kind(**row) for row in _mappings(tx, query)]
 
 

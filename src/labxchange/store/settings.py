@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, delete, select
 
 from labxchange.store.rows import Row, write
 from labxchange.store.tables import settings
@@ -19,3 +19,7 @@ def get(tx: Connection, name: str) -> bytes | None:
 
 def put(tx: Connection, name: str, value: bytes) -> None:
     write(tx, settings, _Setting(name=name, value=value))
+
+
+def drop(tx: Connection, name: str) -> None:
+    tx.execute(delete(settings).where(settings.c.name == name))

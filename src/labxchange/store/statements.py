@@ -104,3 +104,8 @@ def body(tx: Connection, digest: str) -> bytes | None:
     query = select(bodies.c.data).where(bodies.c.digest == digest).order_by(bodies.c.page)
     pages = list(tx.execute(query).scalars())
     return b"".join(pages) if pages else None
+
+
+def is_posted(tx: Connection, peer: str, statement: str) -> bool:
+    """True while the statement waits in the outbox for ``peer``."""
+    return tx.execute(select(outbox.c.id).where(outbox.c.peer == peer, outbox.c.statement == statement)).first() is not None

@@ -221,16 +221,3 @@ released = Table(
     Column("last", Integer, nullable=False),
 )
 Index("released_transfer", released.c.transfer)
-hash_cache = Table(
-    "hash_cache",
-    metadata,
-    Column("device", Integer, nullable=False),
-    Column("inode", Integer, nullable=False),
-    Column("size", Integer, nullable=False),
-    Column("mtime_ns", Integer, nullable=False),
-    Column("ctime_ns", Integer, nullable=False),
-    Column("sha256", LargeBinary, nullable=False),
-    Column("chunks", LargeBinary, nullable=False),
-    PrimaryKeyConstraint("device", "inode"),
-    sqlite_with_rowid=False,
-)

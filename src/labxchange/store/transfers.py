@@ -1,4 +1,4 @@
-"""Transfers of both directions, the journal of what arrived, and the cache of digests of local files."""
+"""Transfers of both directions, and the journal of what arrived."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from typing import Literal
 from sqlalchemy import ColumnElement, Connection, Table, delete, func, select
 from sqlalchemy.dialects.sqlite import insert
 
-from labxchange.store.database import Database
 from labxchange.store.rows import Row, read, write
-from labxchange.store.tables import arrived, hash_cache, released, transfers
+from labxchange.store.tables import arrived, released, transfers
 
 State = Literal["waiting", "running", "paused", "verified", "failed", "cancelled", "cut", "completed"]
 LIVE: tuple[State, ...] = ("waiting", "running", "paused", "cut")
@@ -111,33 +110,3 @@ def released_files(tx: Connection, transfer_id: str) -> list[tuple[int, int]]:
 
 def add_released(tx: Connection, transfer_id: str, intervals: list[tuple[int, int]]) -> None:
     _add(tx, released, transfer_id, intervals)
-
-
-class HashCache:
-    """Digests of local files by device, inode, size and times; collected in memory and written by ``save``."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._fresh: dict[tuple[int, int], tuple[tuple[int, int, int, int, int], tuple[bytes, bytes]]] = {}
-
-    def get(self, key: tuple[int, int, int, int, int]) -> tuple[bytes, bytes] | None:
-        device, inode, size, mtime_ns, ctime_ns = key
-        where = (hash_cache.c.device == device, hash_cache.c.inode == inode, hash_cache.c.size == size)
-        query = select(hash_cache.c.sha256, hash_cache.c.chunks).where(
-            *where, hash_cache.c.mtime_ns == mtime_ns, hash_cache.c.ctime_ns == ctime_ns
-        )
-        with self._database.begin() as tx:
-            row = tx.execute(query).first()
-        return (bytes(row[0]), bytes(row[1])) if row else None
-
-    def put(self, key: tuple[int, int, int, int, int], value: tuple[bytes, bytes]) -> None:
-        self._fresh[key[0], key[1]] = (key, value)
-
-    def save(self, tx: Connection) -> None:
-        names = ("device", "inode", "size", "mtime_ns", "ctime_ns")
-        rows = [dict(zip(names, key, strict=True)) | {"sha256": v[0], "chunks": v[1]} for key, v in self._fresh.values()]
-        if rows:
-            query = insert(hash_cache)
-            rest = {name: query.excluded[name] for name in ("size", "mtime_ns", "ctime_ns", "sha256", "chunks")}
-            tx.execute(query.on_conflict_do_update(index_elements=["device", "inode"], set_=rest), rows)
-        self._fresh.clear()

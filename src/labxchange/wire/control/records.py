@@ -71,12 +71,12 @@ class Sealer(_Cipher):
         """The record that ends the stream without a message."""
         return self._record(_STREAM_ENDED, memoryview(b""))
 
-    def _record(self, flag: int, piece: memoryview) -> bytes:
+    def _record(self, flag: int, piece: memoryview[int]) -> bytes:
         if self.ended:
             raise RuntimeError("the stream has ended")
         self.ended = flag >= _ENDS_STREAM
         length = (1 + len(piece) + _TAG_BYTES).to_bytes(4, "big")
-        return length + self._aead.encrypt(self._nonce(), b"%c%b" % (flag, piece), length)
+        return length + self._aead.encrypt(self._nonce(), bytes((flag,)) + piece, length)
 
 
 class Opener(_Cipher):

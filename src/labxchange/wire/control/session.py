@@ -20,7 +20,7 @@ import msgspec
 from labxchange.encoding import frame, unframe
 from labxchange.errors import LabxchangeError, PeerError, RefusedError
 from labxchange.wire.control.handshake import MESSAGE_MAX_BYTES as HANDSHAKE_MAX_BYTES
-from labxchange.wire.control.handshake import Initiator, Peer, RekeyOffer, Responder
+from labxchange.wire.control.handshake import Initiator, Peer, RekeyOffer, Responder, State
 from labxchange.wire.control.records import MESSAGE_MAX_BYTES, Opener, Sealer
 
 HANDSHAKE_TIMEOUT_S = 10.0
@@ -123,6 +123,24 @@ class _Lane:
         self.opener = opener
 
 
+class _Ids:
+    """Stream ids that are over, so that none is ever used again; compact where they are over in order."""
+
+    def __init__(self) -> None:
+        self._floors = [4, 1, 2, 3]  # stream 0 is the session's own
+        self._above: set[int] = set()
+
+    def add(self, stream_id: int) -> None:
+        self._above.add(stream_id)
+        kind = stream_id % 4
+        while self._floors[kind] in self._above:
+            self._above.remove(self._floors[kind])
+            self._floors[kind] += 4
+
+    def __contains__(self, stream_id: int) -> bool:
+        return stream_id < self._floors[stream_id % 4] or stream_id in self._above
+
+
 class Session:
     """See the module; ``machine`` decides which side this is.
 
@@ -146,6 +164,7 @@ class Session:
         self._deadline: float | None = now + HANDSHAKE_TIMEOUT_S
         self._handshake_buffer = bytearray()
         self._streams: dict[int, _Lane] = {}
+        self._forgotten = _Ids()
         self._events: deque[Event] = deque()
         self._output: list[Output] = []
         self._rekey: RekeyOffer | None = None
@@ -177,7 +196,7 @@ class Session:
             self._close("malformed-message", whose="peer", silent=self._unproven)
             return
         known = self._streams.get(stream_id)
-        if known is None and not self._is_theirs(stream_id):
+        if known is None and (not self._is_theirs(stream_id) or stream_id in self._forgotten):
             return
         if known is None:
             self._events.append(StreamOpened(stream_id))
@@ -217,7 +236,8 @@ class Session:
 
     def open_stream(self, stream_id: int) -> None:
         """This side opens a stream with an id of its own parity."""
-        if self.phase is not Phase.OPEN or self._is_theirs(stream_id) or stream_id in self._streams:
+        used = stream_id in self._streams or stream_id in self._forgotten
+        if self.phase is not Phase.OPEN or self._is_theirs(stream_id) or used:
             raise RuntimeError("a stream is opened once, by its own side, in an open session")
         self._add(stream_id)
 
@@ -228,8 +248,13 @@ class Session:
         self._output.append(Output(stream_id, sealed, last or data is None))
 
     def forget(self, stream_id: int) -> None:
-        """Both directions of a stream are over: its keys and buffers go."""
-        self._streams.pop(stream_id, None)
+        """Both directions of a stream are over: its keys and buffers go, its id is never used again."""
+        if self._streams.pop(stream_id, None) is not None:
+            self._forgotten.add(stream_id)
+
+    def is_forgotten(self, stream_id: int) -> bool:
+        """True for a stream that was forgotten; what still comes on it is ignored."""
+        return stream_id in self._forgotten
 
     def rekey(self, offer: RekeyOffer) -> None:
         """Agree on a new K_lane; only the side that dialled asks, one at a time."""
@@ -302,7 +327,7 @@ class Session:
             raise PeerError("out-of-order", "The other node sent data before the handshake ended.")
         lane = self._streams.get(stream_id)
         if lane is None:
-            if not self._is_theirs(stream_id):
+            if not self._is_theirs(stream_id) or stream_id in self._forgotten:
                 return
             lane = self._add(stream_id)
             self._events.append(StreamOpened(stream_id))
@@ -348,7 +373,7 @@ class Session:
         if isinstance(machine, Initiator):
             self._say(machine.receive_m2(message))
             self._add(SESSION_STREAM)
-        elif not self._output and machine.state == "await-m1":
+        elif machine.state is State.AWAIT_M1:
             self._say(machine.receive_m1(message))
         else:
             peer = machine.receive_m3(message)

@@ -70,18 +70,6 @@ def upgrade() -> None:
     )
     op.create_index("grants_share", "grants", ["share", "version"], unique=False)
     op.create_table(
-        "hash_cache",
-        sa.Column("device", sa.Integer(), nullable=False),
-        sa.Column("inode", sa.Integer(), nullable=False),
-        sa.Column("size", sa.Integer(), nullable=False),
-        sa.Column("mtime_ns", sa.Integer(), nullable=False),
-        sa.Column("ctime_ns", sa.Integer(), nullable=False),
-        sa.Column("sha256", sa.LargeBinary(), nullable=False),
-        sa.Column("chunks", sa.LargeBinary(), nullable=False),
-        sa.PrimaryKeyConstraint("device", "inode"),
-        sqlite_with_rowid=False,
-    )
-    op.create_table(
         "invitations",
         sa.Column("id", sa.String(), nullable=False),
         sa.Column("secret", sa.LargeBinary(), nullable=False),

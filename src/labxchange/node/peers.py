@@ -1,0 +1,334 @@
+"""Connections to contacts: dial, keep, deliver what waits, try again later.
+
+Who dials is independent of who sends: ``channel`` gives the connection that is there, whoever made it, or makes one. For each
+contact with something to deliver or to receive a keeper runs: it connects, hands over the outbox, and backs off while the peer
+is away. What is said on a channel is left to ``serving`` (answers) and ``witnessing`` (trails).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Coroutine
+
+from msgspec.structs import replace
+
+from labxchange.audit.events import Event
+from labxchange.errors import LabxchangeError, PeerError, RefusedError, UnavailableError
+from labxchange.identity.card import Card, parse_card
+from labxchange.identity.invitation import Invitation
+from labxchange.identity.keys import Identity
+from labxchange.identity.statement import Signed, parse, peek_kind
+from labxchange.net.channel import Channel, Stream
+from labxchange.net.endpoint import Endpoint
+from labxchange.net.network import Network, UdpAddress
+from labxchange.node.contacts import Contacts
+from labxchange.node.core import Core
+from labxchange.node.denials import Denials
+from labxchange.settings import DIAL_TIMEOUT_S, RETRY_FIRST_S, RETRY_LAST_S
+from labxchange.sharing.exchange import Cut, Refusal
+from labxchange.store import people, statements
+from labxchange.wire.control import messages
+from labxchange.wire.control.messages import Deliver, Refused, Taken, Waiting
+
+KINDS = dict.fromkeys(
+    [
+        *("card", "listing", "manifest", "share", "grant", "revocation", "offer", "accept", "progress", "cut"),
+        *("receipt", "receipt-ack", "refusal", "extension-request"),
+    ],
+    1,
+)
+"""The highest version of each statement kind that this software knows."""
+
+Handler = Callable[[Channel, Stream], Awaitable[None]]
+Take = Callable[[str, bytes], list[bytes]]
+
+
+class Peers:
+    """All connections of this node.
+
+    Args:
+        handler: answers a stream that the peer opened.
+        take: reads one delivered statement of a peer; returns statements in reply.
+        greet: called on each new channel to a verified contact (trails are witnessed there).
+        has_work: True while something is to be received from the contact.
+    """
+
+    def __init__(
+        self,
+        core: Core,
+        contacts: Contacts,
+        denials: Denials,
+        network: Network,
+        *,
+        handler: Handler,
+        take: Take,
+        greet: Callable[[Channel], Awaitable[None]],
+        has_work: Callable[[str], bool],
+    ) -> None:
+        self._core = core
+        self._contacts = contacts
+        self._denials = denials
+        self._handler = handler
+        self._take = take
+        self._greet = greet
+        self._has_work = has_work
+        self._channels: dict[str, list[Channel]] = {}
+        self._keepers: dict[str, asyncio.Task[None]] = {}
+        self._wakes: dict[str, asyncio.Event] = {}
+        self._dialling: dict[str, asyncio.Lock] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._flushing: dict[str, asyncio.Lock] = {}
+        self.endpoint = Endpoint(network=network, authority=self)
+        self.closing = False
+
+    # --- what the endpoint asks (its authority) -----------------------------------------------------------------------
+    @property
+    def identity(self) -> Identity:
+        return self._core.require()
+
+    def card(self) -> bytes:
+        return self._core.require_card().envelope
+
+    def kinds(self) -> dict[str, int]:
+        return KINDS
+
+    async def admit(self, peer_key: bytes, card: Signed[Card], *, invitation_id: bytes, proof: bytes, th1: bytes) -> None:
+        """A caller proved its key: may it connect? Raises RefusedError."""
+        self._contacts.admit(card, invitation_id=invitation_id, proof=proof, th1=th1)
+
+    def on_stranger(self, address: UdpAddress, reason: str) -> None:
+        """Somebody without a proven identity was turned away."""
+        self._denials.note(reason, address[0])
+
+    def on_channel(self, channel: Channel) -> None:
+        """A connection is ready, whoever dialled."""
+        key = channel.peer_key.hex()
+        if self.closing:
+            channel.close("node-stopping")
+            return
+        self._channels.setdefault(key, []).append(channel)
+        self._contacts.update_card(channel.card)
+        channel.serve(lambda stream: self._answer(channel, stream))
+        self.spawn(self._live(channel, key))
+        self._core.notices.publish("contact", key)
+
+    async def _answer(self, channel: Channel, stream: Stream) -> None:
+        key = channel.peer_key.hex()
+        try:
+            await self._handler(channel, stream)
+        except PeerError as error:
+            self._denials.note(error.code, key, event=Event.SECURITY_PROTOCOL_VIOLATION)
+            stream.reset()
+        except (UnavailableError, RefusedError):
+            stream.reset()
+
+    async def _live(self, channel: Channel, key: str) -> None:
+        """The life of a channel: greet, deliver, wait for its end."""
+        try:
+            await self._meet(channel, key)
+            await channel.closed()
+        finally:
+            self._channels[key].remove(channel)
+            self._core.notices.publish("contact", key)
+            self.wake(key)
+
+    async def _meet(self, channel: Channel, key: str) -> None:
+        # Where the channel ended or the peer does not want to yet, the keeper tries again.
+        with contextlib.suppress(UnavailableError, PeerError, RefusedError):
+            await self._greet(channel)
+        with contextlib.suppress(UnavailableError, PeerError, RefusedError):
+            await self.flush(key, channel)
+
+    def spawn(self, work: Coroutine[None, None, None]) -> None:
+        """Run ``work`` beside; its end is the node's at the latest."""
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # --- connections --------------------------------------------------------------------------------------------------
+    def connected(self, key: str) -> Channel | None:
+        """The channel for new work: of several, the one whose dialler has the smaller key."""
+        channels = self._channels.get(key, [])
+        if not channels:
+            return None
+        mine = self._core.me < key
+        return next((channel for channel in channels if channel.dialled == mine), channels[0])
+
+    def count(self) -> int:
+        return sum(1 for channels in self._channels.values() if channels)
+
+    async def channel(self, key: str) -> Channel:
+        """A channel to a contact: the one that is there, or a new one.
+
+        Raises:
+            UnavailableError: ``peer-unreachable``, ``peer-silent``.
+            RefusedError: the peer does not want to.
+        """
+        async with self._dialling.setdefault(key, asyncio.Lock()):
+            found = self.connected(key)
+            if found is not None:
+                return found
+            row = self._contacts.get(key)
+            if row is None or row.state == "blocked":
+                raise RefusedError("contact-blocked", "This contact is blocked here.", hint="`labxchange contact unblock`.")
+            addresses = list(dict.fromkeys([row.seen_address, *parse_card(row.card).body.addresses]))
+            return await self._dial([address for address in addresses if address], bytes.fromhex(key))
+
+    async def meet(self, invitation: Invitation) -> Channel:
+        """Dial an inviter for the first time."""
+        found = self.connected(invitation.inviter.hex())
+        if found is not None:
+            return found
+        return await self._dial(list(invitation.addresses), invitation.inviter, invitation)
+
+    async def _dial(self, addresses: list[str], key: bytes, invitation: Invitation | None = None) -> Channel:
+        failure: LabxchangeError = UnavailableError(
+            "peer-unreachable", "No address of this contact is known.", hint="Ask them for a new invitation."
+        )
+        for address in addresses:
+            try:
+                channel = await self.endpoint.dial(address, key, invitation=invitation, timeout_s=DIAL_TIMEOUT_S)
+            except UnavailableError as error:
+                failure = error
+                continue
+            self._remember(key.hex(), address)
+            if invitation is None:
+                self.on_channel(channel)
+            return channel
+        raise failure
+
+    def _remember(self, key: str, address: str) -> None:
+        row = self._contacts.get(key)
+        if row is not None and row.seen_address != address:
+            with self._core.database.begin() as tx:
+                people.put_contact(tx, replace(row, seen_address=address))
+
+    def drop(self, key: str, code: str) -> None:
+        """Close every channel to a contact at once."""
+        for channel in list(self._channels.get(key, [])):
+            channel.close(code)
+
+    # --- delivering ---------------------------------------------------------------------------------------------------
+    def wake(self, key: str) -> None:
+        """Something waits for this contact, or may be had from them: keep trying until it is done."""
+        if self.closing or self._core.identity is None:
+            return
+        self._wakes.setdefault(key, asyncio.Event()).set()
+        keeper = self._keepers.get(key)
+        if keeper is None or keeper.done():
+            self._keepers[key] = asyncio.ensure_future(self._keep(key))
+
+    def wake_all(self) -> None:
+        """At start: everybody with something waiting."""
+        with self._core.database.begin() as tx:
+            waiting = set(statements.peers_with_post(tx))
+        for row in self._contacts.all():
+            if row.key in waiting or self._has_work(row.key):
+                self.wake(row.key)
+
+    def _wanted(self, key: str) -> bool:
+        row = self._contacts.get(key)
+        if row is None or row.state == "blocked":
+            return False
+        with self._core.database.begin() as tx:
+            return bool(statements.count_posted(tx, key)) or self._has_work(key)
+
+    async def _keep(self, key: str) -> None:
+        wake, delay = self._wakes[key], RETRY_FIRST_S
+        while not self.closing and self._core.identity is not None and self._wanted(key):
+            wake.clear()
+            try:
+                was = self.connected(key)
+                channel = await self.channel(key)
+                if channel is was:
+                    await self.flush(key, channel)
+                    await _first(wake.wait(), channel.closed())
+                else:
+                    await channel.closed()
+                delay = RETRY_FIRST_S
+                continue
+            except (UnavailableError, RefusedError, PeerError):
+                pass
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(wake.wait(), delay)
+            delay = min(delay * 2, RETRY_LAST_S)
+
+    async def flush(self, key: str, channel: Channel) -> None:
+        """Hand over what waits in the outbox; to a contact that is not verified only its number."""
+        row = self._contacts.get(key)
+        async with self._flushing.setdefault(key, asyncio.Lock()):
+            if row is None or row.state != "verified":
+                with self._core.database.begin() as tx:
+                    count = statements.count_posted(tx, key)
+                await self.ask(channel, Waiting(offers=count), Taken)
+                return
+            while True:
+                with self._core.database.begin() as tx:
+                    batch = statements.posted(tx, key, 16)
+                if not batch:
+                    return
+                answer = await self.ask(channel, Deliver(statements=[envelope for _, envelope in batch]), Taken)
+                with self._core.database.begin() as tx:
+                    statements.unpost(tx, [number for number, _ in batch])
+                self._core.notices.publish("contact", key)
+                for reply in answer.statements:
+                    self._take(key, reply)
+
+    async def nudge(self, key: str) -> None:
+        """Tell a connected contact that we have verified them now, so what waits there can come."""
+        channel = self.connected(key)
+        if channel is not None:
+            with contextlib.suppress(UnavailableError, PeerError, RefusedError):
+                await self._greet(channel)
+                await self.flush(key, channel)
+                await self.ask(channel, Waiting(offers=0), Taken)
+
+    async def ask(self, channel: Channel, request: messages.Message, answer: type[messages.M]) -> messages.M:
+        """One request, one answer.
+
+        Raises:
+            RefusedError: the peer refused, with its code and sentence.
+            PeerError, UnavailableError.
+        """
+        stream = await channel.open()
+        await stream.send(messages.encode(request), end=True)
+        reply = messages.decode_answer(await stream.receive())
+        if isinstance(reply, Refused):
+            raise refusal_error(reply.statement, channel)
+        if not isinstance(reply, answer):
+            raise PeerError("out-of-order", "The other node gave an answer to another question.")
+        return reply
+
+    async def close(self) -> None:
+        """Say goodbye and stop."""
+        self.closing = True
+        for keeper in self._keepers.values():
+            keeper.cancel()
+        for channels in list(self._channels.values()):
+            for channel in list(channels):
+                channel.close("node-stopping")
+        await asyncio.gather(*self._keepers.values(), *self._tasks, return_exceptions=True)
+        await self.endpoint.close()
+
+
+async def _first(*waits: Awaitable[object]) -> None:
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+def refusal_error(envelope: bytes, channel: Channel) -> RefusedError:
+    """A signed refusal of the peer as an error for a person; a refusal that is not the peer's is a protocol error."""
+    if peek_kind(envelope) == "cut":
+        cut = parse(envelope, Cut)
+        if cut.body.issuer != channel.peer_key.hex():
+            raise PeerError("foreign-statement", "The other node showed a statement of somebody else as its own.")
+        return RefusedError(cut.body.code, f"The sender has ended the transfer ({cut.body.code}).")
+    refusal = parse(envelope, Refusal)
+    if refusal.body.issuer != channel.peer_key.hex():
+        raise PeerError("foreign-statement", "The other node showed a statement of somebody else as its own.")
+    return RefusedError(refusal.body.code, refusal.body.sentence, hint=refusal.body.hint)

@@ -1,0 +1,604 @@
+"""One's own shares: make a version, offer it, follow who has it, change and end grants.
+
+Life of a share version: scanned -> listing signed, grants and offers signed and recorded, offers posted -> hashed in the background
+-> manifest signed. A file that changed meanwhile is left out of the manifest, with its reason; the rest goes on. Serving the
+bytes is left to ``serving``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+
+import msgspec
+from msgspec.structs import replace
+
+from labxchange.audit.entry import Entry
+from labxchange.audit.events import Event
+from labxchange.dataset.listing import Listing, make_listing
+from labxchange.dataset.manifest import FileDigests, make_manifest
+from labxchange.dataset.names import escape
+from labxchange.errors import InputError, LabxchangeError
+from labxchange.files.hashing import CacheKey, FileHash, Hashed, hash_files
+from labxchange.files.scan import Scan, Sources, scan
+from labxchange.identity.statement import Signed, parse, sign
+from labxchange.node.catalog import Catalog
+from labxchange.node.contacts import Contacts
+from labxchange.node.core import Core
+from labxchange.node.values import RecipientStatus, ShareInfo
+from labxchange.settings import GRANT_DAYS
+from labxchange.sharing.exchange import Receipt
+from labxchange.sharing.grant import ExtensionRequest, Grant, Revocation, changed
+from labxchange.sharing.share import Offer, Share
+from labxchange.store import shares as rows
+from labxchange.store import statements, transfers
+from labxchange.store.hash_cache import HashCache
+from labxchange.store.people import Contact
+from labxchange.store.shares import GrantRow, ShareRow
+
+_DAY_MS = 86_400_000
+_MAX_GRANT_MS = 3660 * _DAY_MS
+
+
+class Terms(msgspec.Struct, frozen=True, kw_only=True):
+    """What a person decides about a share. Times in UTC milliseconds; 0: now, and 30 days from then."""
+
+    title: str = ""
+    note: str = ""
+    purpose: str = ""
+    study: str = ""
+    site: str = ""
+    category: str = ""
+    not_before: int = 0
+    not_after: int = 0
+    downloads: int = 3
+
+
+class Origin(msgspec.Struct, frozen=True, kw_only=True):
+    """Where an own share version comes from, as the store keeps it."""
+
+    sources: Sources
+    skipped: tuple[tuple[str, str], ...]
+    reason: str = ""
+
+
+class Shares:
+    """Makes and changes own shares.
+
+    Args:
+        wake: called with a contact's key when something was posted for them.
+        stop: called with a grant id when its transfers must be judged again at once.
+    """
+
+    def __init__(
+        self, core: Core, contacts: Contacts, catalog: Catalog, *, wake: Callable[[str], None], stop: Callable[[str], None]
+    ) -> None:
+        self._core = core
+        self._contacts = contacts
+        self._catalog = catalog
+        self._wake = wake
+        self._stop = stop
+        self._hashing: dict[tuple[str, int], asyncio.Task[None]] = {}
+        self._stopping = threading.Event()
+        self.hashed_bytes: dict[tuple[str, int], int] = {}
+
+    # --- making -------------------------------------------------------------------------------------------------------
+    async def create(self, paths: list[str], recipients: list[str], terms: Terms, *, share: str = "") -> ShareInfo:
+        """Share files or a folder with contacts, as a new share or as the next version of one's own share ``share``.
+
+        Raises:
+            InputError: of ``scan`` and of ``Contacts.find``; ``no-recipients``, ``share-unknown``, ``terms-malformed``.
+        """
+        self._core.require()
+        people = [self._contacts.find(text) for text in dict.fromkeys(recipients)]
+        if not people:
+            raise InputError("no-recipients", "Name at least one contact to share with.", hint="`labxchange contact list`.")
+        for row in people:
+            if row.state == "blocked":
+                raise InputError(
+                    "contact-blocked", f"{row.name} is blocked.", hint="`labxchange contact unblock`, if you are sure."
+                )
+        share_id, version = self._next(share)
+        if share:
+            terms = self._inherit(terms, share_id)
+        start, end = self._period(terms)
+        found = await asyncio.to_thread(scan, [Path(path) for path in paths])
+        if not found.files:
+            raise InputError(
+                "nothing-to-share", "There is no file to share here.", hint="Files that were left out: none or links."
+            )
+        terms = replace(terms, title=_title(terms.title or Path(paths[0]).resolve().name))
+        row = self._record(found, people, terms, share_id=share_id, version=version, start=start, end=end)
+        self._begin_hashing(row, found)
+        for person in people:
+            self._wake(person.key)
+        self._core.notices.publish("share", share_id)
+        return self.info(row)
+
+    def _next(self, share: str) -> tuple[str, int]:
+        if not share:
+            return self._core.random_bytes(16).hex(), 1
+        row = self.find(share)
+        with self._core.database.begin() as tx:
+            return row.share, rows.newest_version(tx, row.share) + 1
+
+    def _inherit(self, terms: Terms, share_id: str) -> Terms:
+        """A new version keeps the name and place of the share unless told otherwise."""
+        with self._core.database.begin() as tx:
+            row = rows.share(tx, share_id, rows.newest_version(tx, share_id))
+            assert row is not None
+            envelope = statements.get(tx, row.statement)
+        assert envelope is not None
+        body = parse(envelope, Share).body
+        kept = {name: getattr(terms, name) or getattr(body, name) for name in ("title", "note", "study", "site", "category")}
+        return replace(terms, **kept)
+
+    def _period(self, terms: Terms) -> tuple[int, int]:
+        now = self._core.clock.now()
+        start = terms.not_before or now
+        end = terms.not_after or start + GRANT_DAYS * _DAY_MS
+        if end <= max(start, now) or end - now > _MAX_GRANT_MS:
+            raise InputError("terms-malformed", "A grant ends after it begins, in the future, and within ten years.")
+        if not 1 <= terms.downloads <= 1_000_000:
+            raise InputError("terms-malformed", "The number of downloads is between 1 and 1,000,000.")
+        return start, end
+
+    def _record(
+        self, found: Scan, people: list[Contact], terms: Terms, *, share_id: str, version: int, start: int, end: int
+    ) -> ShareRow:
+        identity, now = self._core.require(), self._core.clock.now()
+        head, body = make_listing(found.files, issuer=self._core.me, issued=now, share=share_id, version=version)
+        listing = sign(head, identity)
+        try:
+            share = self._core.sign(
+                Share,
+                share=share_id,
+                version=version,
+                listing=listing.id,
+                title=terms.title,
+                note=terms.note,
+                study=terms.study,
+                site=terms.site,
+                category=terms.category,
+            )
+            msgspec.convert(msgspec.to_builtins(share.body), Share)
+        except (msgspec.ValidationError, ValueError):
+            raise InputError("terms-malformed", "A title, note, study, site or category is too long.") from None
+        skipped = tuple((item.path, item.reason) for item in found.skipped[:1000])
+        origin = msgspec.msgpack.encode(Origin(sources=found.sources, skipped=skipped))
+        row = ShareRow(
+            share=share_id,
+            version=version,
+            owner=self._core.me,
+            state="hashing",
+            title=terms.title,
+            statement=share.id,
+            listing=listing.id,
+            source=origin,
+            stored_ms=now,
+        )
+        common = {"study": terms.study, "site": terms.site, "category": terms.category, "dataset": share_id}
+        details: dict[str, str | int] = {"files": head.files, "bytes": head.bytes, "skipped": len(found.skipped)}
+        event = Event.SHARE_CREATED if version == 1 else Event.SHARE_VERSIONED
+        who = self._core.who()
+        entries = [
+            Entry(
+                event=Event.DATASET_CREATED,
+                object_type="dataset",
+                object_id=share_id,
+                object_digest=head.body,
+                who=who,
+                details=details,
+                **common,
+            ),
+            Entry(
+                event=event,
+                object_type="share",
+                object_id=f"{share_id}/{version}",
+                object_digest=share.id,
+                who=who,
+                new=terms.title,
+                **common,
+            ),
+        ]
+        with self._core.act(*entries) as tx:
+            statements.put_body(tx, body)
+            statements.put(tx, listing, about=share_id, now=now)
+            statements.put(tx, share, about=share_id, now=now)
+            rows.put_share(tx, row)
+            for person in people:
+                grant = self._core.sign(
+                    Grant,
+                    grant=self._core.random_bytes(16).hex(),
+                    revision=1,
+                    share=share_id,
+                    version=version,
+                    listing=listing.id,
+                    recipients=[person.key],
+                    rights=["list", "read"],
+                    purpose=terms.purpose,
+                    not_before=start,
+                    not_after=end,
+                    downloads=terms.downloads,
+                )
+                offer = self._core.sign(
+                    Offer, recipient=person.key, share=share_id, version=version, listing=listing.id, grant=grant.id, root=""
+                )
+                about = {"counterparty": person.key, "counterparty_name": person.name, "purpose": terms.purpose} | common
+                limits: dict[str, str | int] = {"not_before": start, "not_after": end, "downloads": terms.downloads}
+                self._core.append(
+                    tx,
+                    Entry(
+                        event=Event.GRANT_ISSUED,
+                        object_type="grant",
+                        object_id=grant.body.grant,
+                        object_digest=grant.id,
+                        who=who,
+                        details=limits,
+                        **about,
+                    ),
+                )
+                self._core.append(
+                    tx,
+                    Entry(
+                        event=Event.TRANSFER_OFFERED,
+                        object_type="share",
+                        object_id=f"{share_id}/{version}",
+                        object_digest=offer.id,
+                        who=who,
+                        **about,
+                    ),
+                )
+                for statement, subject in ((grant, grant.body.grant), (offer, share_id)):
+                    statements.put(tx, statement, about=subject, now=now)
+                rows.put_grant(
+                    tx,
+                    GrantRow(
+                        grant=grant.body.grant,
+                        owner=self._core.me,
+                        share=share_id,
+                        version=version,
+                        statement=grant.id,
+                        offer=offer.id,
+                        not_after=end,
+                    ),
+                    [person.key],
+                )
+                for statement_id in (share.id, listing.id, grant.id, offer.id):
+                    statements.post(tx, person.key, statement_id)
+        return row
+
+    # --- hashing ------------------------------------------------------------------------------------------------------
+    def _begin_hashing(self, row: ShareRow, found: Scan) -> None:
+        key = (row.share, row.version)
+        self.hashed_bytes[key] = 0
+        self._hashing[key] = asyncio.ensure_future(self._hash(row, found))
+
+    async def _hash(self, row: ShareRow, found: Scan) -> None:
+        key = (row.share, row.version)
+        try:
+            digests, chunks = await asyncio.to_thread(self._hash_all, key, found)
+            if self._stopping.is_set():
+                return
+            self._sign_manifest(row, digests, chunks)
+        except LabxchangeError as error:
+            self._fail(row, error)
+        finally:
+            self._hashing.pop(key, None)
+            self.hashed_bytes.pop(key, None)
+            self._core.notices.publish("share", row.share)
+
+    def _hash_all(self, key: tuple[str, int], found: Scan) -> tuple[list[FileDigests], bytes]:
+        def advance(count: int) -> None:
+            self.hashed_bytes[key] += count
+
+        cache = HashCache(self._core.home.root / "hash-cache.db")
+        digests: list[FileDigests] = []
+        chunks = bytearray()
+        try:
+            batches = hash_files(found.sources, found.files, cache=_Cache(cache), advance=advance, stop=self._stopping)
+            for batch in batches:
+                for hashed in batch:
+                    digests.append(_digests_of(hashed))
+                    chunks += _chunks_of(hashed, -(-found.files[hashed.file].size // found.files[hashed.file].chunk_bytes))
+        finally:
+            cache.close()
+        return digests, bytes(chunks)
+
+    def _sign_manifest(self, row: ShareRow, digests: list[FileDigests], chunks: bytes) -> None:
+        loaded = self._catalog.load(row)
+        identity, now = self._core.require(), self._core.clock.now()
+        head, body = make_manifest(loaded.files, digests, issuer=self._core.me, issued=now, listing=row.listing)
+        manifest = sign(head, identity)
+        left_out = [(file.path, item) for file, item in zip(loaded.files, digests, strict=True) if isinstance(item, str)]
+        entries = [
+            Entry(
+                event=Event.TRANSFER_SOURCE_CHANGED,
+                object_type="file",
+                object_id=escape(path, limit=1000),
+                dataset=row.share,
+                who=self._core.who(actor="program"),
+                result="error",
+                result_code=reason,
+            )
+            for path, reason in left_out[:100]
+        ]
+        entries.append(
+            Entry(
+                event=Event.DATASET_VERIFIED,
+                object_type="dataset",
+                object_id=row.share,
+                object_digest=head.root,
+                who=self._core.who(actor="program"),
+                details={"files": head.files, "left_out": head.left_out, "bytes": head.bytes},
+            )
+        )
+        with self._core.act(*entries) as tx:
+            statements.put_body(tx, body)
+            statements.put(tx, manifest, about=row.share, now=now)
+            fresh = replace(row, state="available", manifest=manifest.id, digests=statements.put_body(tx, chunks))
+            rows.put_share(tx, fresh)
+
+    def _fail(self, row: ShareRow, error: LabxchangeError) -> None:
+        origin = msgspec.msgpack.decode(row.source, type=Origin)
+        failed = replace(row, state="failed", source=msgspec.msgpack.encode(replace(origin, reason=error.message)))
+        entry = Entry(
+            event=Event.DATASET_VERIFIED,
+            object_type="dataset",
+            object_id=row.share,
+            who=self._core.who(actor="program"),
+            result="error",
+            result_code=error.code,
+        )
+        with self._core.act(entry) as tx:
+            rows.put_share(tx, failed)
+
+    async def resume_hashing(self) -> None:
+        """After a start: hash what a stop interrupted, as it was listed."""
+        with self._core.database.begin() as tx:
+            pending = [row for row in rows.owned_shares(tx, self._core.me) if row.state == "hashing"]
+        for row in pending:
+            origin = msgspec.msgpack.decode(row.source, type=Origin)
+            self._begin_hashing(row, Scan(self._catalog.load(row).files, origin.sources, []))
+
+    async def hashed(self, share: str, version: int) -> None:
+        """Wait until the manifest of a share version is signed, or hashing failed."""
+        task = self._hashing.get((share, version))
+        if task is not None:
+            await asyncio.shield(task)
+
+    async def close(self) -> None:
+        self._stopping.set()
+        await asyncio.gather(*self._hashing.values(), return_exceptions=True)
+
+    # --- looking up ---------------------------------------------------------------------------------------------------
+    def find(self, text: str) -> ShareRow:
+        """The newest own version that ``text`` names: share id or its beginning, or title; ``ID/2`` a version of it.
+
+        Raises:
+            InputError: ``share-unknown``, ``share-ambiguous``.
+        """
+        name, _, number = text.partition("/") if text.rpartition("/")[2].isdigit() else (text, "", "")
+        with self._core.database.begin() as tx:
+            owned = rows.owned_shares(tx, self._core.me)
+        found = {row.share for row in owned if row.title == name or (len(name) >= 6 and row.share.startswith(name))}
+        if len(found) > 1:
+            raise InputError("share-ambiguous", f"{escape(name)!r} could be {len(found)} shares.", hint="Use the share's id.")
+        versions = [row for row in owned if row.share in found and (not number or row.version == int(number))]
+        if not versions:
+            raise InputError("share-unknown", f"There is no share {escape(text)!r}.", hint="`labxchange share status` shows all.")
+        return max(versions, key=lambda row: row.version)
+
+    def all(self) -> list[ShareInfo]:
+        with self._core.database.begin() as tx:
+            owned = rows.owned_shares(tx, self._core.me)
+        return [self.info(row) for row in owned]
+
+    def info(self, row: ShareRow) -> ShareInfo:
+        with self._core.database.begin() as tx:
+            current = rows.share(tx, row.share, row.version) or row
+            envelope = statements.get(tx, current.listing)
+            manifest = self._catalog.load(current).manifest if current.manifest else None
+            grants = rows.grants_of(tx, row.share, row.version)
+        assert envelope is not None
+        listing = parse(envelope, Listing).body
+        origin = msgspec.msgpack.decode(current.source, type=Origin)
+        return ShareInfo(
+            share=current.share,
+            version=current.version,
+            title=current.title,
+            state=current.state,
+            reason=origin.reason,
+            files=listing.files,
+            bytes=listing.bytes,
+            left_out=manifest.body.left_out if manifest else 0,
+            root=manifest.body.root if manifest else "",
+            created=current.stored_ms,
+            skipped=origin.skipped,
+            recipients=tuple(status for grant in grants for status in self._recipients(grant)),
+        )
+
+    def _recipients(self, row: GrantRow) -> list[RecipientStatus]:
+        """Did they get it? For each recipient of a grant."""
+        out = []
+        with self._core.database.begin() as tx:
+            grant = parse(statements.get(tx, row.statement) or b"", Grant).body
+            asked = statements.about(tx, row.grant, "extension-request")
+            for key in rows.recipients(tx, row.grant):
+                attempts = [item for item in transfers.of_grant(tx, row.grant) if item.peer == key and item.direction == "out"]
+                newest = attempts[-1] if attempts else None
+                receipts = [parse(found, Receipt) for found in statements.about(tx, newest.transfer, "receipt")] if newest else []
+                best = max(receipts, key=lambda item: (item.body.level == "intact", item.body.issued), default=None)
+                acknowledged = bool(newest and statements.about(tx, newest.transfer, "receipt-ack"))
+                posted = statements.is_posted(tx, key, row.offer)
+                out.append(
+                    RecipientStatus(
+                        name=self._contacts.name(key),
+                        key=key,
+                        state=_recipient_state(row, grant, best, newest, offered=not posted, now=self._core.clock.now()),
+                        grant=row.grant,
+                        not_before=grant.not_before,
+                        not_after=grant.not_after,
+                        downloads=grant.downloads,
+                        reserved=sum(item.slot == "reserved" for item in attempts),
+                        used=sum(item.slot == "used" for item in attempts),
+                        transfer=newest.transfer if newest else "",
+                        done_bytes=newest.done_bytes if newest else 0,
+                        receipt=best.id if best else "",
+                        acknowledged=acknowledged,
+                        asked_until=row.asked_until,
+                        asked_reason=parse(asked[-1], ExtensionRequest).body.reason if asked else "",
+                    )
+                )
+        return out
+
+    # --- changing and ending ------------------------------------------------------------------------------------------
+    def _grants(self, text: str, contact: str) -> list[GrantRow]:
+        """The live grants of a share (one version when the text names one, else all), of one contact or of all."""
+        row = self.find(text)
+        one_version = text.rpartition("/")[2].isdigit() and "/" in text
+        key = self._contacts.find(contact).key if contact else ""
+        with self._core.database.begin() as tx:
+            owned = [grant for grant in rows.grants_owned(tx, self._core.me) if grant.share == row.share and not grant.revocation]
+            owned = [grant for grant in owned if not one_version or grant.version == row.version]
+            return [grant for grant in owned if not key or key in rows.recipients(tx, grant.grant)]
+
+    def revoke(self, text: str, *, contact: str, reason: str) -> ShareInfo:
+        """End the grants of a share at once, for one contact or for all; a running transfer is cut.
+
+        Raises:
+            InputError: ``share-unknown``, ``contact-unknown``, ``grant-none``.
+        """
+        self._core.require()
+        granted = self._grants(text, contact)
+        if not granted:
+            raise InputError("grant-none", "There is no grant to revoke here.", hint="`labxchange share status` shows them.")
+        for grant in granted:
+            revocation = self._core.sign(Revocation, grant=grant.grant, reason=reason)
+            with self._core.database.begin() as tx:
+                recipients = rows.recipients(tx, grant.grant)
+            entry = self._grant_entry(Event.GRANT_REVOKED, grant, recipients[0], reason_text=reason, object_digest=revocation.id)
+            with self._core.act(entry) as tx:
+                statements.put(tx, revocation, about=grant.grant, now=self._core.clock.now())
+                rows.put_grant(tx, replace(grant, revocation=revocation.id, ended=1), [])
+                for key in recipients:
+                    statements.post(tx, key, revocation.id)
+            self._stop(grant.grant)
+            for key in recipients:
+                self._wake(key)
+        self._core.notices.publish("share", granted[0].share)
+        return self.info(self.find(text))
+
+    def extend(self, text: str, *, contact: str, until: int, reason: str) -> ShareInfo:
+        """Move the end of the grants of a share, for one contact or for all.
+
+        Raises:
+            InputError: as ``revoke``; ``grant-end-in-past``.
+        """
+        identity, now = self._core.require(), self._core.clock.now()
+        granted = self._grants(text, contact)
+        if not granted:
+            raise InputError("grant-none", "There is no grant to extend here.", hint="`labxchange share status` shows them.")
+        for grant in granted:
+            with self._core.database.begin() as tx:
+                old = parse(statements.get(tx, grant.statement) or b"", Grant).body
+                recipients = rows.recipients(tx, grant.grant)
+            fresh: Signed[Grant] = sign(changed(old, issued=now, not_after=until), identity)
+            entry = self._grant_entry(
+                Event.GRANT_CHANGED,
+                grant,
+                recipients[0],
+                old=f"not_after {old.not_after}",
+                new=f"not_after {until}",
+                reason_text=reason,
+                object_digest=fresh.id,
+            )
+            with self._core.act(entry) as tx:
+                statements.put(tx, fresh, about=grant.grant, now=now)
+                rows.put_grant(tx, replace(grant, statement=fresh.id, not_after=until, ended=0, asked_until=0), [])
+                for key in recipients:
+                    statements.post(tx, key, fresh.id)
+            self._stop(grant.grant)
+            for key in recipients:
+                self._wake(key)
+        self._core.notices.publish("share", granted[0].share)
+        return self.info(self.find(text))
+
+    def _grant_entry(self, event: Event, grant: GrantRow, recipient: str, **fields: str) -> Entry:
+        return Entry(
+            event=event,
+            object_type="grant",
+            object_id=grant.grant,
+            dataset=grant.share,
+            who=self._core.who(),
+            counterparty=recipient,
+            counterparty_name=self._contacts.name(recipient),
+            **fields,  # type: ignore[arg-type]
+        )
+
+    def expire(self) -> None:
+        """Write down the grants whose end has come."""
+        now = self._core.clock.now()
+        with self._core.database.begin() as tx:
+            over = [row for row in rows.grants_owned(tx, self._core.me) if not row.ended and row.not_after <= now]
+        for row in over:
+            with self._core.database.begin() as tx:
+                recipients = rows.recipients(tx, row.grant)
+            entry = self._grant_entry(Event.GRANT_EXPIRED, row, recipients[0])
+            with self._core.act(entry) as tx:
+                rows.put_grant(tx, replace(row, ended=1), [])
+            self._stop(row.grant)
+            self._core.notices.publish("share", row.share)
+
+
+class _Cache:
+    """``store.hash_cache`` in the words of ``files.hashing``."""
+
+    def __init__(self, cache: HashCache) -> None:
+        self._cache = cache
+
+    def get(self, key: CacheKey) -> FileHash | None:
+        found = self._cache.get(key)
+        return FileHash(*found) if found else None
+
+    def put(self, key: CacheKey, value: FileHash) -> None:
+        self._cache.put(key, value)
+
+
+def _digests_of(hashed: Hashed) -> FileDigests:
+    if isinstance(hashed.result, str):
+        return hashed.result
+    return hashed.result.sha256, sha256(hashed.result.chunks).digest()
+
+
+def _chunks_of(hashed: Hashed, count: int) -> bytes:
+    return bytes(32 * count) if isinstance(hashed.result, str) else hashed.result.chunks
+
+
+def _title(text: str) -> str:
+    title = escape(" ".join(text.split()), limit=200)
+    if not title:
+        raise InputError("title-needed", "A share needs a title.")
+    return title
+
+
+def _recipient_state(
+    row: GrantRow, grant: Grant, receipt: Signed[Receipt] | None, newest: transfers.TransferRow | None, *, offered: bool, now: int
+) -> str:
+    """One word for a person: did they get it?"""
+    if receipt is not None and receipt.body.level == "intact":
+        return "verified" if receipt.body.verdict == "match" else "not intact"
+    if receipt is not None:
+        return "delivered"
+    if row.revocation:
+        return "revoked"
+    if now >= grant.not_after:
+        return "expired"
+    if newest is not None and newest.state in ("running", "waiting", "paused"):
+        return "in progress"
+    if newest is not None and newest.state == "cut":
+        return "cut"
+    return "available" if offered else "waiting for them"

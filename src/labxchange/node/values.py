@@ -1,0 +1,223 @@
+"""What the node shows to faces: frozen values without secrets. Times are UTC milliseconds; 0 where there is none."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from labxchange.dataset.check import Report
+
+
+class Value(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Common form of what the local API returns."""
+
+
+class Me(Value, frozen=True, kw_only=True):
+    """One's own identity, as others see it."""
+
+    name: str
+    organisation: str
+    role: str
+    country: str
+    key: str
+    fingerprint: str
+    words: tuple[str, ...]
+    addresses: tuple[str, ...]
+    locked: bool
+
+
+class ContactInfo(Value, frozen=True, kw_only=True):
+    """A contact. ``trail`` says what their audit trail showed; ``waiting`` offers wait until both have verified."""
+
+    name: str
+    organisation: str
+    role: str
+    country: str
+    state: Literal["unverified", "verified", "blocked"]
+    key: str
+    fingerprint: str
+    addresses: tuple[str, ...]
+    connected: bool
+    waiting: int
+    alert: str
+    trail: str
+    added: int
+    verified: int
+
+
+class InvitationMade(Value, frozen=True, kw_only=True):
+    """A new invitation: the text to send, until when, and what to know before sending it."""
+
+    text: str
+    id: str
+    expires: int
+    advice: str
+
+
+class RecipientStatus(Value, frozen=True, kw_only=True):
+    """One recipient of a share version: how far they are, under which grant, with which receipt."""
+
+    name: str
+    key: str
+    state: str
+    grant: str
+    not_before: int
+    not_after: int
+    downloads: int
+    reserved: int
+    used: int
+    transfer: str
+    done_bytes: int
+    receipt: str
+    acknowledged: bool
+    asked_until: int
+    asked_reason: str
+
+
+class ShareInfo(Value, frozen=True, kw_only=True):
+    """A share version of one's own. ``state``: hashing, available, failed, retracted."""
+
+    share: str
+    version: int
+    title: str
+    state: str
+    reason: str
+    files: int
+    bytes: int
+    left_out: int
+    root: str
+    created: int
+    skipped: tuple[tuple[str, str], ...]
+    recipients: tuple[RecipientStatus, ...]
+
+
+class InboxItem(Value, frozen=True, kw_only=True):
+    """A share version that another party offers."""
+
+    share: str
+    version: int
+    title: str
+    note: str
+    sender: str
+    sender_key: str
+    sender_state: str
+    state: str
+    reason: str
+    files: int
+    bytes: int
+    root: str
+    purpose: str
+    not_before: int
+    not_after: int
+    offered: int
+    transfer: str
+    destination: str
+
+
+class TransferInfo(Value, frozen=True, kw_only=True):
+    """A transfer, live. ``rate`` in bytes a second; ``eta`` in seconds, -1 when unknown."""
+
+    transfer: str
+    direction: Literal["in", "out"]
+    peer: str
+    peer_key: str
+    share: str
+    version: int
+    title: str
+    state: str
+    reason: str
+    files: int
+    bytes: int
+    done_files: int
+    done_bytes: int
+    rate: int
+    eta: int
+    started: int
+    finished: int
+    destination: str
+    receipt: str
+
+
+class ReceiptInfo(Value, frozen=True, kw_only=True):
+    """What the receipt of a transfer says; ``file`` is the portable text that `labxchange receipt verify` checks."""
+
+    transfer: str
+    level: str
+    verdict: str
+    title: str
+    sender: str
+    recipient: str
+    files: int
+    bytes: int
+    root: str
+    finished: int
+    receipt: str
+    acknowledged: bool
+    path: str
+    file: str
+
+
+class ReceivedInfo(Value, frozen=True, kw_only=True):
+    """The verification report of an incoming transfer and where the files are."""
+
+    transfer: str
+    destination: str
+    report: Report
+
+
+class EntryInfo(Value, frozen=True, kw_only=True):
+    """One entry of the trail: its open fields, and the others as far as this node can open them."""
+
+    seq: int
+    utc: int
+    event: str
+    object_type: str
+    result: str
+    result_code: str
+    fields: dict[str, str]
+
+
+class Exported(Value, frozen=True, kw_only=True):
+    """A trail written to a file."""
+
+    path: str
+    form: str
+    entries: int
+    size: int
+    cosigned: int
+
+
+class NodeStatus(Value, frozen=True, kw_only=True):
+    """How the node is."""
+
+    home: str
+    pid: int
+    software: str
+    started: int
+    identity: bool
+    locked: bool
+    listening: str
+    connections: int
+    contacts: int
+    shares: int
+    transfers_live: int
+    trail_size: int
+    clock_in_doubt: bool
+    alerts: tuple[str, ...]
+
+
+class Diagnosis(Value, frozen=True, kw_only=True):
+    """One check of the doctor."""
+
+    check: str
+    state: Literal["ok", "warning", "problem"]
+    sentence: str
+    hint: str
+
+
+class Notice(Value, frozen=True, kw_only=True):
+    """Something changed: the kind of thing and its id. Faces ask for the new value."""
+
+    kind: Literal["contact", "share", "inbox", "transfer", "trail", "node"]
+    id: str

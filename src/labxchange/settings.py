@@ -1,0 +1,44 @@
+"""Every limit and default that a user or a peer can meet, with its unit and its reason."""
+
+from __future__ import annotations
+
+from typing import Final
+
+VERSION: Final = "0.1.0"
+SOFTWARE: Final = f"labxchange {VERSION}"
+
+DEFAULT_PORT: Final = 47100
+"""UDP port a node listens on unless told otherwise; when it is taken, a free one is chosen and kept."""
+
+INVITATION_DAYS: Final = 7
+"""How long an invitation can be used."""
+
+GRANT_DAYS: Final = 30
+"""How long a grant runs when the sender does not say."""
+
+FETCH_BYTES: Final = 8 << 20
+"""Bytes of one range request; with ``FETCH_PARALLEL`` it keeps what is asked for and not yet written below 64 MiB."""
+
+FETCH_PARALLEL: Final = 4
+
+JOURNAL_BYTES: Final = 64 << 20
+JOURNAL_SECONDS: Final = 0.5
+"""The journal is committed each 64 MiB or half second: what a kill can make come again."""
+
+BATCH_FILES: Final = 1000
+BATCH_BYTES: Final = 64 << 20
+"""Small files are flushed, recorded and renamed in batches of this many files or bytes."""
+
+PROGRESS_PERCENT: Final = 10
+PROGRESS_BYTES: Final = 64 << 30
+"""Signed progress: each 10 % or 64 GiB, whichever is later."""
+
+RETRY_FIRST_S: Final = 1.0
+RETRY_LAST_S: Final = 60.0
+"""Back-off between attempts to reach a peer that is away."""
+
+DIAL_TIMEOUT_S: Final = 6.0
+CLOCK_PERSIST_S: Final = 60.0
+
+DENIALS_PER_MINUTE: Final = 1
+"""Refusals of one peer are written once a minute with their count, so that nobody can fill the disk with entries."""

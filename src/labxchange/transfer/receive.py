@@ -1,0 +1,408 @@
+"""The receiving side: fetches chunks into quarantine, journals them, verifies files and releases them.
+
+Life of a chunk: asked for -> pieces written and hashed -> digest compared -> flushed -> journal row committed: only then does it
+count as verified, and never comes again. Life of a file: all chunks verified -> SHA-256 compared with the manifest -> entry in
+the trail -> renamed to its name -> journal. Small files go through in batches. Rules: nothing that was not asked for is taken;
+at most 64 MiB are asked for and not written; a peer that stalls is given up; a chunk that is wrong three times names its file.
+The journal, the trail and who may receive are the node's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from hashlib import sha256
+from typing import Protocol
+
+import numpy as np
+from blake3 import blake3
+
+from labxchange.dataset.check import Finding, FindingKind
+from labxchange.dataset.listing import Line, ListedFile
+from labxchange.dataset.manifest import FileDigests
+from labxchange.errors import LabxchangeError, PeerError, RefusedError
+from labxchange.files.quarantine import Quarantine, Release
+from labxchange.net.channel import Channel, Stream
+from labxchange.settings import BATCH_BYTES, BATCH_FILES, FETCH_BYTES, FETCH_PARALLEL, JOURNAL_BYTES, JOURNAL_SECONDS
+from labxchange.transfer.intervals import Interval, of_mask, of_numbers
+from labxchange.wire.control.messages import Fetch, Fetched, Piece, Pieces, Refused, decode_answer, encode
+
+_ATTEMPTS = 3
+_STALL_S = 60.0
+_STALL_BYTES = 4096
+_MAX_INTERVALS = 4096
+_DIGEST = 32
+_READ_BYTES = 1 << 20
+
+
+class Journal(Protocol):
+    """What the node writes down, durably, before it returns."""
+
+    def arrived(self, chunks: list[Interval], done_bytes: int) -> None:
+        """These chunks are verified and on the disk."""
+
+    def releasing(self, files: Sequence[Release]) -> None:
+        """These files matched and are about to get their names."""
+
+    def released(self, files: list[Interval], done_files: int) -> None:
+        """These files are in place."""
+
+
+class Download:
+    """One transfer into one quarantine; ``run`` as often as the connection demands, until ``complete``.
+
+    Args:
+        chunk_digests: 32 bytes for each chunk, checked against the manifest.
+        digests: the manifest's digests, or reasons for files left out.
+        arrived, released: what the journal holds already.
+        refused: turns a Refused message into the error to raise.
+    """
+
+    def __init__(
+        self,
+        transfer: str,
+        *,
+        files: Sequence[ListedFile],
+        line: Line,
+        chunk_digests: bytes,
+        digests: Sequence[FileDigests],
+        quarantine: Quarantine,
+        journal: Journal,
+        arrived: Sequence[Interval],
+        released: Sequence[Interval],
+        refused: Callable[[bytes, Channel], RefusedError],
+        on_progress: Callable[[], None],
+    ) -> None:
+        self.transfer = transfer
+        self.files = files
+        self.line = line
+        self.findings: dict[int, Finding] = {}
+        self._chunk_digests = memoryview(chunk_digests)
+        self._digests = digests
+        self._quarantine = quarantine
+        self._journal = journal
+        self._refused = refused
+        self._on_progress = on_progress
+        self._here = np.zeros(line.chunks, np.bool_)
+        self._released = np.zeros(len(files), np.bool_)
+        for first, last in arrived:
+            self._here[first : last + 1] = True
+        for first, last in released:
+            self._released[first : last + 1] = True
+        self._missing = np.diff(line.first_chunk).astype(np.int64)
+        if line.chunks:
+            held = np.concatenate(([0], np.cumsum(self._here)))
+            self._missing -= held[line.first_chunk[1:]] - held[line.first_chunk[:-1]]
+        self._record: dict[int, bytes] = {}
+        self._attempts: dict[int, int] = {}
+        self._fresh: list[int] = []
+        self._fresh_bytes = 0
+        self._ready: deque[int] = deque()
+        self._work: deque[list[Interval]] = deque()
+        self._commit = asyncio.Lock()
+        self._full = asyncio.Event()
+        self.received_bytes = 0
+        self.repeated_bytes = 0
+        self.done_bytes = self._bytes_here()
+        self.done_files = int(self._released.sum())
+        for file, item in enumerate(digests):
+            if isinstance(item, str):
+                self._leave_out(file, item, f"The sender left this file out of the manifest: {item}.")
+        self._ready.extend(int(file) for file in np.flatnonzero((self._missing == 0) & ~self._released))
+
+    def _bytes_here(self) -> int:
+        total = 0
+        for first, last in of_mask(self._here):
+            end = self.line.chunk_at(last)
+            total += end.offset + end.length - self.line.chunk_at(first).offset
+        return total
+
+    @property
+    def complete(self) -> bool:
+        """Every file is released or named in ``findings``."""
+        return self.done_files + len(self.findings) >= len(self.files)
+
+    def verified(self) -> list[Interval]:
+        """Chunks verified and journalled."""
+        return of_mask(self._here)
+
+    def verified_chunks(self) -> int:
+        return int(self._here.sum())
+
+    # --- what to ask for ----------------------------------------------------------------------------------------------
+    def _plan(self) -> None:
+        """Cut what is missing into requests."""
+        self._work.clear()
+        wanted = ~self._here
+        for file in self.findings:
+            chunks = self.line.chunks_of(file)
+            wanted[chunks.start : chunks.stop] = False
+        request: list[Interval] = []
+        size = 0
+        for first, last in of_mask(wanted):
+            start = first
+            while start <= last:
+                begin = self.line.chunk_at(start)
+                room = max(FETCH_BYTES - size, 1)
+                end = min(last, self.line.chunk_of(min(begin.offset + room, self.line.bytes) - 1))
+                if (
+                    end < last
+                    and end > start
+                    and self.line.chunk_at(end).offset + self.line.chunk_at(end).length > begin.offset + room
+                ):
+                    end -= 1
+                stop = self.line.chunk_at(end)
+                request.append((start, end))
+                size += stop.offset + stop.length - begin.offset
+                start = end + 1
+                if size >= FETCH_BYTES or len(request) >= _MAX_INTERVALS:
+                    self._work.append(request)
+                    request, size = [], 0
+        if request:
+            self._work.append(request)
+
+    # --- running ------------------------------------------------------------------------------------------------------
+    async def run(self, channel: Channel) -> None:
+        """Fetch until everything is released or named; cancel it to pause.
+
+        Raises:
+            RefusedError: the sender ended the transfer.
+            UnavailableError: the connection is lost, or the disk here is full.
+            PeerError: the sender broke the rules or stalled.
+        """
+        self._fresh.clear()
+        self._fresh_bytes = 0
+        try:
+            await self._release_ready(everything=True)
+            while not self.complete:
+                self._plan()
+                await self._fetch_all(channel)
+                await self._commit_fresh()
+                await self._release_ready(everything=True)
+        except BaseException:
+            # What is on the disk already must not come again; a failure to record it is not the reason we stop.
+            try:
+                await asyncio.shield(self._commit_fresh())
+            except (LabxchangeError, asyncio.CancelledError):
+                pass
+            raise
+
+    async def _fetch_all(self, channel: Channel) -> None:
+        fetchers = [asyncio.ensure_future(self._fetcher(channel)) for _ in range(min(FETCH_PARALLEL, len(self._work)))]
+        committer = asyncio.ensure_future(self._commit_often())
+        everything = asyncio.gather(*fetchers)
+        try:
+            await asyncio.wait([everything, committer], return_when=asyncio.FIRST_COMPLETED)
+            if committer.done():
+                committer.result()
+            await everything
+        finally:
+            for task in (*fetchers, committer):
+                task.cancel()
+            await asyncio.gather(*fetchers, committer, everything, return_exceptions=True)
+
+    async def _fetcher(self, channel: Channel) -> None:
+        while self._work:
+            await self._fetch(channel, self._work.popleft())
+
+    async def _commit_often(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(JOURNAL_SECONDS):
+                    await self._full.wait()
+            except TimeoutError:
+                pass
+            self._full.clear()
+            await self._commit_fresh()
+            await self._release_ready(everything=False)
+
+    async def _fetch(self, channel: Channel, asked: list[Interval]) -> None:
+        expected = deque(chunk for first, last in asked for chunk in range(first, last + 1))
+        hasher, position = blake3(), 0
+        async with await channel.open() as stream:
+            await stream.send(encode(Fetch(transfer=self.transfer, chunks=asked)), end=True)
+            watch = _Watch()
+            while True:
+                answer = decode_answer(await watch.receive(stream))
+                if isinstance(answer, Refused):
+                    raise self._refused(answer.statement, channel)
+                if isinstance(answer, Fetched):
+                    self._gone(answer)
+                    return
+                if not isinstance(answer, Pieces):
+                    raise PeerError("out-of-order", "The other node sent something else where data was due.")
+                watch.count(sum(len(piece.data) for piece in answer.pieces))
+                hasher, position, done = await asyncio.to_thread(self._take, answer.pieces, expected, hasher, position)
+                self._done(done)
+
+    def _take(
+        self, pieces: list[Piece], expected: deque[int], hasher: blake3, position: int
+    ) -> tuple[blake3, int, list[tuple[int, int, str]]]:
+        """Write and hash pieces (in a thread); returns chunks that ended as (chunk, bytes, digest got when it is wrong)."""
+        done: list[tuple[int, int, str]] = []
+        for piece in pieces:
+            if position == 0:
+                while expected and expected[0] != piece.chunk:
+                    expected.popleft()  # left out by the sender; ``Fetched`` must name its file
+            if not expected or piece.chunk != expected[0] or piece.offset != position or not piece.data:
+                raise PeerError("unasked-for", "The other node sent data that was not asked for.")
+            place = self.line.chunk_at(piece.chunk)
+            position += len(piece.data)
+            if position > place.length:
+                raise PeerError("unasked-for", "The other node sent more data than a chunk has.")
+            self._quarantine.write(place.file, place.file_offset + piece.offset, piece.data)
+            hasher.update(piece.data)
+            if position < place.length:
+                continue
+            got = hasher.digest()
+            wrong = "" if got == bytes(self._chunk_digests[piece.chunk * _DIGEST : (piece.chunk + 1) * _DIGEST]) else got.hex()
+            if not wrong and position == int(self.line.size[place.file]) and len(piece.data) == position:
+                self._record[place.file] = sha256(piece.data).digest()
+            done.append((piece.chunk, place.length, wrong))
+            expected.popleft()
+            hasher, position = blake3(), 0
+        return hasher, position, done
+
+    def _done(self, done: list[tuple[int, int, str]]) -> None:
+        for chunk, length, wrong in done:
+            self.received_bytes += length
+            if wrong:
+                self._wrong(chunk, wrong)
+                continue
+            self._fresh.append(chunk)
+            self._fresh_bytes += length
+        if self._fresh_bytes >= JOURNAL_BYTES or len(self._fresh) >= BATCH_FILES:
+            self._full.set()
+
+    def _wrong(self, chunk: int, got: str) -> None:
+        place = self.line.chunk_at(chunk)
+        self._attempts[chunk] = self._attempts.get(chunk, 0) + 1
+        if self._attempts[chunk] < _ATTEMPTS:
+            self._work.append([(chunk, chunk)])
+            return
+        self.findings[place.file] = Finding(
+            path=self.files[place.file].path,
+            kind=FindingKind.DIFFER,
+            offset=place.file_offset,
+            expected=bytes(self._chunk_digests[chunk * _DIGEST : (chunk + 1) * _DIGEST]).hex(),
+            got=got,
+            text=f"The sender's bytes from {place.file_offset} on are not those of the manifest.",
+        )
+
+    def _gone(self, answer: Fetched) -> None:
+        for gone in answer.gone:
+            if gone.file >= len(self.files):
+                raise PeerError("unasked-for", "The other node spoke of a file that does not exist.")
+            if not self._released[gone.file] and gone.file not in self.findings:
+                self._leave_out(gone.file, gone.reason, f"The sender could not send this file as it was listed: {gone.reason}.")
+
+    def _leave_out(self, file: int, reason: str, text: str) -> None:
+        self.findings[file] = Finding(path=self.files[file].path, kind=FindingKind.MISSING, got=reason, text=text)
+
+    # --- journal and release ------------------------------------------------------------------------------------------
+    async def _commit_fresh(self) -> None:
+        async with self._commit:
+            chunks, self._fresh, self._fresh_bytes = self._fresh, [], 0
+            if not chunks:
+                return
+            places = [self.line.chunk_at(chunk) for chunk in chunks]
+            await asyncio.to_thread(self._quarantine.flush, sorted({place.file for place in places}))
+            done = self.done_bytes + sum(place.length for place in places)
+            self._journal.arrived(of_numbers(chunks), done)
+            self.done_bytes = done
+            for chunk, place in zip(chunks, places, strict=True):
+                self._here[chunk] = True
+                self._missing[place.file] -= 1
+                if self._missing[place.file] == 0:
+                    self._ready.append(place.file)
+            self._on_progress()
+
+    async def _release_ready(self, *, everything: bool) -> None:
+        """Release complete files in batches; a short batch waits for company unless ``everything``."""
+        async with self._commit:
+            while self._ready:
+                batch: list[int] = []
+                size = 0
+                while self._ready and len(batch) < BATCH_FILES and size < BATCH_BYTES:
+                    file = self._ready.popleft()
+                    if file not in self.findings and not self._released[file]:
+                        batch.append(file)
+                        size += self.files[file].size
+                if (
+                    not everything
+                    and len(batch) < BATCH_FILES
+                    and size < BATCH_BYTES
+                    and all(self.files[file].size < _READ_BYTES for file in batch)
+                ):
+                    self._ready.extendleft(reversed(batch))
+                    return
+                await self._release(batch)
+
+    async def _release(self, batch: list[int]) -> None:
+        matched = [file for file in batch if await self._matches(file)]
+        releases = [Release(file, self.files[file].path, self.files[file].size, self.files[file].mtime_ms) for file in matched]
+        if not releases:
+            return
+        self._journal.releasing(releases)
+        outcomes = await asyncio.to_thread(self._quarantine.release, releases)
+        done = [outcome.file for outcome in outcomes if outcome.done]
+        for outcome in outcomes:
+            if not outcome.done:
+                self.findings[outcome.file] = Finding(
+                    path=self.files[outcome.file].path, kind=FindingKind.ERROR, text=outcome.text or str(outcome.outcome)
+                )
+        self._journal.released(of_numbers(done), self.done_files + len(done))
+        self._released[done] = True
+        self.done_files += len(done)
+        self._on_progress()
+
+    async def _matches(self, file: int) -> bool:
+        """The digest of record of a complete file; a file of several chunks is read back from the disk."""
+        expected = self._digests[file]
+        assert not isinstance(expected, str)
+        got = self._record.pop(file, None) or await asyncio.to_thread(self._read_back, file)
+        if got == expected[0]:
+            return True
+        self.findings[file] = Finding(
+            path=self.files[file].path,
+            kind=FindingKind.DIFFER,
+            expected=expected[0].hex(),
+            got=got.hex(),
+            text="The SHA-256 of the file is not the one of the manifest.",
+        )
+        return False
+
+    def _read_back(self, file: int) -> bytes:
+        listed, digest = self.files[file], sha256()
+        if not listed.is_folder and not listed.size:
+            self._quarantine.write(file, 0, b"")
+        buffer = memoryview(bytearray(min(_READ_BYTES, max(listed.size, 1))))
+        for start in range(0, listed.size, _READ_BYTES):
+            view = buffer[: min(_READ_BYTES, listed.size - start)]
+            self._quarantine.read_into(file, start, view)
+            digest.update(view)
+        return digest.digest()
+
+
+class _Watch:
+    """Gives up on a peer that sends nothing, or next to nothing, for a minute."""
+
+    def __init__(self) -> None:
+        self._since = asyncio.get_running_loop().time()
+        self._bytes = 0
+
+    def count(self, size: int) -> None:
+        self._bytes += size
+        now = asyncio.get_running_loop().time()
+        if now - self._since > _STALL_S:
+            if self._bytes < _STALL_BYTES:
+                raise PeerError("peer-too-slow", "The other node sends next to nothing.", hint="It is tried again later.")
+            self._since, self._bytes = now, 0
+
+    async def receive(self, stream: Stream) -> bytes | None:
+        try:
+            async with asyncio.timeout(_STALL_S):
+                return await stream.receive()
+        except TimeoutError:
+            raise PeerError("peer-stalled", "The other node stopped sending.", hint="It is tried again later.") from None
