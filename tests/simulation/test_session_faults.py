@@ -128,7 +128,7 @@ def test_a_peer_that_sleeps_is_noticed_in_fifteen_seconds(who: str) -> None:
     simulate(main())
 
 
-def test_an_idle_channel_stays_open_for_a_day() -> None:
+def test_an_idle_channel_stays_open_for_an_hour() -> None:
     async def main() -> None:
         async with World(seed=3, loss=0.01) as world:
             channel = await world.dial()
@@ -172,7 +172,7 @@ def test_a_loss_during_the_handshake_is_repaired_or_named() -> None:
             assert silent.value.code == "peer-silent"
             world.network.tap = None
             await asyncio.sleep(11)
-            assert world.b.strangers == [(("10.0.0.1", 49153), "handshake-timeout")]
+            assert [reason for _, reason in world.b.strangers] == ["gave-up"]
             world.network.loss = 0.25
             assert (await world.dial()).is_open
 
@@ -219,7 +219,7 @@ def test_cuts_at_any_time_end_in_an_answer_or_an_error(seed: int) -> None:
                     await stream.send(b"x" * 400_000, end=True)
                     assert await stream.receive() == b"400000"
             except LabxchangeError as error:
-                assert error.code in ("connection-lost", "peer-unreachable", "peer-silent", "handshake-failed", "peer-closed")
+                assert error.code in ("connection-lost", "peer-unreachable", "peer-silent", "peer-closed")
             await asyncio.sleep(120)
             again = await world.dial()
             assert again.is_open

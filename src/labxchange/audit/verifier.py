@@ -139,22 +139,28 @@ def printable(text: str) -> str:
 
 
 def _frame(*parts: bytes) -> bytes:
-    return b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+    return b"".join([piece for part in parts for piece in (len(part).to_bytes(4, "big"), part)])
 
 
 _FIELD = _frame(b"labxchange field v1")
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+_decode = json.JSONDecoder().decode
 
 
 def _base64(text: object, length: int | None = None) -> bytes:
     if not isinstance(text, str):
         raise _Malformed("a field is not base64")
     try:
-        data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
+        data = binascii.a2b_base64(text)
+    except ValueError:
         raise _Malformed("a field is not base64") from None
-    if base64.b64encode(data).decode() != text or (length is not None and len(data) != length):
+    if _to_base64(data) != text or (length is not None and len(data) != length):
         raise _Malformed("a field is not base64 of the right length")
     return data
+
+
+def _to_base64(data: bytes) -> str:
+    return binascii.b2a_base64(data, newline=False).decode()
 
 
 def _hex32(text: object) -> bytes:
@@ -163,16 +169,11 @@ def _hex32(text: object) -> bytes:
     return bytes.fromhex(text)
 
 
-def _dump(value: object) -> bytes:
-    """The one spelling of a JSON value: no spaces, strings escaped as in RFC 8785, keys as they stand."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
-
-
 def _object(data: bytes) -> dict[str, Any]:
-    """A JSON object in its one spelling, so that no key can be there twice."""
+    """A JSON object in its one spelling - no spaces, strings escaped as in RFC 8785 - so that no key can be there twice."""
     try:
-        value = json.loads(data)
-        if not isinstance(value, dict) or _dump(value) != data:
+        value = _decode(data.decode())
+        if not isinstance(value, dict) or _encode(value).encode() != data:
             raise _Malformed("it is not JSON in its one spelling")
     except (ValueError, RecursionError):
         raise _Malformed("it is not JSON") from None
@@ -858,9 +859,8 @@ class _Reading:
         for name, item in openings.items():
             if not isinstance(item, list) or len(item) != 2 or not isinstance(item[1], str):
                 raise _Malformed("an opening is not a salt and a value")
-            salt, value = _base64(item[0], 32), item[1].encode()
-            digest = hashlib.sha256(_FIELD + _frame(salt, name.encode(), value)).digest()
-            if name not in committed or committed[name]["c"] != base64.b64encode(digest).decode():
+            framed = _FIELD + _frame(_base64(item[0], 32), name.encode(), item[1].encode())
+            if name not in committed or committed[name]["c"] != _to_base64(hashlib.sha256(framed).digest()):
                 self.invalid("opening-altered", f"the field {name} of entry {seq} is not what the entry committed to", entry=seq)
             opened[name] = item[1]
         self.openings += len(opened)

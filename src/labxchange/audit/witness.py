@@ -7,7 +7,8 @@ What is kept here, after C2SP tlog-witness:
 - a restore loses the entries after the point it holds: that is said and counted, and is no divergence;
 - two roots for one size, both signed, are evidence and are returned whole.
 The caller first verifies the note's signature with the peer's trail key and checks that the origin is the peer's (or, by a
-succession signed with both keys, its new one's), and persists the new ``Seen`` in one transaction *before* it answers. What a person is asked, and the entries written, are left to the node.
+succession signed with both keys, its new one's), and persists the new ``Seen`` in one transaction *before* it answers. What a
+person is asked, and the entries written, are left to the node.
 """
 
 from __future__ import annotations

@@ -190,14 +190,14 @@ def collisions(paths: Sequence[str]) -> list[tuple[str, str]]:
     suspects.update(np.intersect1d(ordered, places).tolist())
     if not suspects:
         return out
-    first: dict[str, str] = {}
+    first: dict[str, int] = {}
     for index in np.flatnonzero(np.isin(column, np.fromiter(suspects, np.int64, len(suspects)))).tolist():
         path = paths[index]
         key = collision_key(path.removesuffix("/"))
         if key in folders:
             out.append((folders[key] + "/", path))
-        elif (known := first.setdefault(key, path)) is not path:
-            out.append((known, path))
+        elif (known := first.setdefault(key, index)) != index:
+            out.append((paths[known], path))
     return out
 
 

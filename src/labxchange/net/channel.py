@@ -209,7 +209,9 @@ class Link:
         self._session_events()
 
     def _terminated(self, event: events.ConnectionTerminated) -> None:
-        if self.closed is None:
+        if self.closed is None and self.channel is None:
+            self._end(Closed("gave-up", "peer"))
+        elif self.closed is None:
             by_peer = event.frame_type is None
             self._end(Closed(event.reason_phrase if by_peer else "connection-lost", "peer" if by_peer else "network"))
         self.discard("over")

@@ -75,7 +75,7 @@ class Core:
     def sign(self, kind: type[B], **fields: object) -> Signed[B]:
         """A statement of one's own, made now."""
         identity = self.require()
-        body: B = kind(issuer=self.me, issued=self.clock.now(), **fields)  # type: ignore[arg-type]
+        body: B = kind(issuer=self.me, issued=self.clock.now(), **fields)
         return sign(body, identity)
 
     def who(self, *, actor: str = "person") -> Who:

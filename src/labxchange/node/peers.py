@@ -18,15 +18,15 @@ from labxchange.errors import LabxchangeError, PeerError, RefusedError, Unavaila
 from labxchange.identity.card import Card, parse_card
 from labxchange.identity.invitation import Invitation
 from labxchange.identity.keys import Identity
-from labxchange.identity.statement import Signed, parse, peek_kind
+from labxchange.identity.statement import Signed
 from labxchange.net.channel import Channel, Stream
 from labxchange.net.endpoint import Endpoint
 from labxchange.net.network import Network, UdpAddress
 from labxchange.node.contacts import Contacts
 from labxchange.node.core import Core
 from labxchange.node.denials import Denials
+from labxchange.node.refusals import refused
 from labxchange.settings import DIAL_TIMEOUT_S, RETRY_FIRST_S, RETRY_LAST_S
-from labxchange.sharing.exchange import Cut, Refusal
 from labxchange.store import people, statements
 from labxchange.wire.control import messages
 from labxchange.wire.control.messages import Deliver, Refused, Taken, Waiting
@@ -295,7 +295,7 @@ class Peers:
         await stream.send(messages.encode(request), end=True)
         reply = messages.decode_answer(await stream.receive())
         if isinstance(reply, Refused):
-            raise refusal_error(reply.statement, channel)
+            raise refused(reply.statement, channel)
         if not isinstance(reply, answer):
             raise PeerError("out-of-order", "The other node gave an answer to another question.")
         return reply
@@ -319,16 +319,3 @@ async def _first(*waits: Awaitable[object]) -> None:
     finally:
         for task in tasks:
             task.cancel()
-
-
-def refusal_error(envelope: bytes, channel: Channel) -> RefusedError:
-    """A signed refusal of the peer as an error for a person; a refusal that is not the peer's is a protocol error."""
-    if peek_kind(envelope) == "cut":
-        cut = parse(envelope, Cut)
-        if cut.body.issuer != channel.peer_key.hex():
-            raise PeerError("foreign-statement", "The other node showed a statement of somebody else as its own.")
-        return RefusedError(cut.body.code, f"The sender has ended the transfer ({cut.body.code}).")
-    refusal = parse(envelope, Refusal)
-    if refusal.body.issuer != channel.peer_key.hex():
-        raise PeerError("foreign-statement", "The other node showed a statement of somebody else as its own.")
-    return RefusedError(refusal.body.code, refusal.body.sentence, hint=refusal.body.hint)

@@ -1,8 +1,8 @@
-"""One's own shares: make a version, offer it, follow who has it, change and end grants.
+"""One's own shares: make a version and offer it, hash it, show it.
 
-Life of a share version: scanned -> listing signed, grants and offers signed and recorded, offers posted -> hashed in the background
--> manifest signed. A file that changed meanwhile is left out of the manifest, with its reason; the rest goes on. Serving the
-bytes is left to ``serving``.
+Life of a share version: scanned -> listing signed, grants and offers signed, recorded and posted -> hashed in the background ->
+manifest signed. A file that changed meanwhile is left out of the manifest, with its reason; the rest goes on. Grants
+are left to ``grants``, serving the bytes to ``serving``.
 """
 
 from __future__ import annotations
@@ -24,37 +24,22 @@ from labxchange.dataset.names import escape
 from labxchange.errors import InputError, LabxchangeError
 from labxchange.files.hashing import CacheKey, FileHash, Hashed, hash_files
 from labxchange.files.scan import Scan, Sources, scan
-from labxchange.identity.statement import Signed, parse, sign
+from labxchange.identity.statement import parse, sign
 from labxchange.node.catalog import Catalog
 from labxchange.node.contacts import Contacts
 from labxchange.node.core import Core
-from labxchange.node.values import RecipientStatus, ShareInfo
+from labxchange.node.grants import Grants, Terms
+from labxchange.node.values import ShareInfo
 from labxchange.settings import GRANT_DAYS
-from labxchange.sharing.exchange import Receipt
-from labxchange.sharing.grant import ExtensionRequest, Grant, Revocation, changed
-from labxchange.sharing.share import Offer, Share
+from labxchange.sharing.share import Share
 from labxchange.store import shares as rows
-from labxchange.store import statements, transfers
+from labxchange.store import statements
 from labxchange.store.hash_cache import HashCache
 from labxchange.store.people import Contact
-from labxchange.store.shares import GrantRow, ShareRow
+from labxchange.store.shares import ShareRow
 
 _DAY_MS = 86_400_000
 _MAX_GRANT_MS = 3660 * _DAY_MS
-
-
-class Terms(msgspec.Struct, frozen=True, kw_only=True):
-    """What a person decides about a share. Times in UTC milliseconds; 0: now, and 30 days from then."""
-
-    title: str = ""
-    note: str = ""
-    purpose: str = ""
-    study: str = ""
-    site: str = ""
-    category: str = ""
-    not_before: int = 0
-    not_after: int = 0
-    downloads: int = 3
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,21 +51,18 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Shares:
-    """Makes and changes own shares.
+    """Makes and shows own shares.
 
     Args:
         wake: called with a contact's key when something was posted for them.
-        stop: called with a grant id when its transfers must be judged again at once.
     """
 
-    def __init__(
-        self, core: Core, contacts: Contacts, catalog: Catalog, *, wake: Callable[[str], None], stop: Callable[[str], None]
-    ) -> None:
+    def __init__(self, core: Core, contacts: Contacts, catalog: Catalog, grants: Grants, *, wake: Callable[[str], None]) -> None:
         self._core = core
         self._contacts = contacts
         self._catalog = catalog
+        self._grants = grants
         self._wake = wake
-        self._stop = stop
         self._hashing: dict[tuple[str, int], asyncio.Task[None]] = {}
         self._stopping = threading.Event()
         self.hashed_bytes: dict[tuple[str, int], int] = {}
@@ -96,10 +78,10 @@ class Shares:
         people = [self._contacts.find(text) for text in dict.fromkeys(recipients)]
         if not people:
             raise InputError("no-recipients", "Name at least one contact to share with.", hint="`labxchange contact list`.")
-        for row in people:
-            if row.state == "blocked":
+        for person in people:
+            if person.state == "blocked":
                 raise InputError(
-                    "contact-blocked", f"{row.name} is blocked.", hint="`labxchange contact unblock`, if you are sure."
+                    "contact-blocked", f"{person.name} is blocked.", hint="`labxchange contact unblock`, if you are sure."
                 )
         share_id, version = self._next(share)
         if share:
@@ -180,95 +162,34 @@ class Shares:
             source=origin,
             stored_ms=now,
         )
-        common = {"study": terms.study, "site": terms.site, "category": terms.category, "dataset": share_id}
-        details: dict[str, str | int] = {"files": head.files, "bytes": head.bytes, "skipped": len(found.skipped)}
-        event = Event.SHARE_CREATED if version == 1 else Event.SHARE_VERSIONED
-        who = self._core.who()
-        entries = [
-            Entry(
-                event=Event.DATASET_CREATED,
-                object_type="dataset",
-                object_id=share_id,
-                object_digest=head.body,
-                who=who,
-                details=details,
-                **common,
-            ),
-            Entry(
-                event=event,
-                object_type="share",
-                object_id=f"{share_id}/{version}",
-                object_digest=share.id,
-                who=who,
-                new=terms.title,
-                **common,
-            ),
-        ]
-        with self._core.act(*entries) as tx:
+        base = Entry(
+            event=Event.DATASET_CREATED,
+            object_type="dataset",
+            object_id=share_id,
+            object_digest=head.body,
+            dataset=share_id,
+            who=self._core.who(),
+            study=terms.study,
+            site=terms.site,
+            category=terms.category,
+            details={"files": head.files, "bytes": head.bytes, "skipped": len(found.skipped)},
+        )
+        made = replace(
+            base,
+            event=Event.SHARE_CREATED if version == 1 else Event.SHARE_VERSIONED,
+            object_type="share",
+            object_id=f"{share_id}/{version}",
+            object_digest=share.id,
+            new=terms.title,
+            details={},
+        )
+        with self._core.act(base, made) as tx:
             statements.put_body(tx, body)
-            statements.put(tx, listing, about=share_id, now=now)
-            statements.put(tx, share, about=share_id, now=now)
+            for statement in (listing, share):
+                statements.put(tx, statement, about=share_id, now=now)
             rows.put_share(tx, row)
             for person in people:
-                grant = self._core.sign(
-                    Grant,
-                    grant=self._core.random_bytes(16).hex(),
-                    revision=1,
-                    share=share_id,
-                    version=version,
-                    listing=listing.id,
-                    recipients=[person.key],
-                    rights=["list", "read"],
-                    purpose=terms.purpose,
-                    not_before=start,
-                    not_after=end,
-                    downloads=terms.downloads,
-                )
-                offer = self._core.sign(
-                    Offer, recipient=person.key, share=share_id, version=version, listing=listing.id, grant=grant.id, root=""
-                )
-                about = {"counterparty": person.key, "counterparty_name": person.name, "purpose": terms.purpose} | common
-                limits: dict[str, str | int] = {"not_before": start, "not_after": end, "downloads": terms.downloads}
-                self._core.append(
-                    tx,
-                    Entry(
-                        event=Event.GRANT_ISSUED,
-                        object_type="grant",
-                        object_id=grant.body.grant,
-                        object_digest=grant.id,
-                        who=who,
-                        details=limits,
-                        **about,
-                    ),
-                )
-                self._core.append(
-                    tx,
-                    Entry(
-                        event=Event.TRANSFER_OFFERED,
-                        object_type="share",
-                        object_id=f"{share_id}/{version}",
-                        object_digest=offer.id,
-                        who=who,
-                        **about,
-                    ),
-                )
-                for statement, subject in ((grant, grant.body.grant), (offer, share_id)):
-                    statements.put(tx, statement, about=subject, now=now)
-                rows.put_grant(
-                    tx,
-                    GrantRow(
-                        grant=grant.body.grant,
-                        owner=self._core.me,
-                        share=share_id,
-                        version=version,
-                        statement=grant.id,
-                        offer=offer.id,
-                        not_after=end,
-                    ),
-                    [person.key],
-                )
-                for statement_id in (share.id, listing.id, grant.id, offer.id):
-                    statements.post(tx, person.key, statement_id)
+                self._grants.issue(tx, row, person, terms, start=start, end=end, base=made)
         return row
 
     # --- hashing ------------------------------------------------------------------------------------------------------
@@ -392,6 +313,13 @@ class Shares:
             raise InputError("share-unknown", f"There is no share {escape(text)!r}.", hint="`labxchange share status` shows all.")
         return max(versions, key=lambda row: row.version)
 
+    def scope(self, row: ShareRow) -> Share:
+        """The share statement: study, site and category for entries about it."""
+        with self._core.database.begin() as tx:
+            envelope = statements.get(tx, row.statement)
+        assert envelope is not None
+        return parse(envelope, Share).body
+
     def all(self) -> list[ShareInfo]:
         with self._core.database.begin() as tx:
             owned = rows.owned_shares(tx, self._core.me)
@@ -418,140 +346,8 @@ class Shares:
             root=manifest.body.root if manifest else "",
             created=current.stored_ms,
             skipped=origin.skipped,
-            recipients=tuple(status for grant in grants for status in self._recipients(grant)),
+            recipients=tuple(status for grant in grants for status in self._grants.recipients(grant)),
         )
-
-    def _recipients(self, row: GrantRow) -> list[RecipientStatus]:
-        """Did they get it? For each recipient of a grant."""
-        out = []
-        with self._core.database.begin() as tx:
-            grant = parse(statements.get(tx, row.statement) or b"", Grant).body
-            asked = statements.about(tx, row.grant, "extension-request")
-            for key in rows.recipients(tx, row.grant):
-                attempts = [item for item in transfers.of_grant(tx, row.grant) if item.peer == key and item.direction == "out"]
-                newest = attempts[-1] if attempts else None
-                receipts = [parse(found, Receipt) for found in statements.about(tx, newest.transfer, "receipt")] if newest else []
-                best = max(receipts, key=lambda item: (item.body.level == "intact", item.body.issued), default=None)
-                acknowledged = bool(newest and statements.about(tx, newest.transfer, "receipt-ack"))
-                posted = statements.is_posted(tx, key, row.offer)
-                out.append(
-                    RecipientStatus(
-                        name=self._contacts.name(key),
-                        key=key,
-                        state=_recipient_state(row, grant, best, newest, offered=not posted, now=self._core.clock.now()),
-                        grant=row.grant,
-                        not_before=grant.not_before,
-                        not_after=grant.not_after,
-                        downloads=grant.downloads,
-                        reserved=sum(item.slot == "reserved" for item in attempts),
-                        used=sum(item.slot == "used" for item in attempts),
-                        transfer=newest.transfer if newest else "",
-                        done_bytes=newest.done_bytes if newest else 0,
-                        receipt=best.id if best else "",
-                        acknowledged=acknowledged,
-                        asked_until=row.asked_until,
-                        asked_reason=parse(asked[-1], ExtensionRequest).body.reason if asked else "",
-                    )
-                )
-        return out
-
-    # --- changing and ending ------------------------------------------------------------------------------------------
-    def _grants(self, text: str, contact: str) -> list[GrantRow]:
-        """The live grants of a share (one version when the text names one, else all), of one contact or of all."""
-        row = self.find(text)
-        one_version = text.rpartition("/")[2].isdigit() and "/" in text
-        key = self._contacts.find(contact).key if contact else ""
-        with self._core.database.begin() as tx:
-            owned = [grant for grant in rows.grants_owned(tx, self._core.me) if grant.share == row.share and not grant.revocation]
-            owned = [grant for grant in owned if not one_version or grant.version == row.version]
-            return [grant for grant in owned if not key or key in rows.recipients(tx, grant.grant)]
-
-    def revoke(self, text: str, *, contact: str, reason: str) -> ShareInfo:
-        """End the grants of a share at once, for one contact or for all; a running transfer is cut.
-
-        Raises:
-            InputError: ``share-unknown``, ``contact-unknown``, ``grant-none``.
-        """
-        self._core.require()
-        granted = self._grants(text, contact)
-        if not granted:
-            raise InputError("grant-none", "There is no grant to revoke here.", hint="`labxchange share status` shows them.")
-        for grant in granted:
-            revocation = self._core.sign(Revocation, grant=grant.grant, reason=reason)
-            with self._core.database.begin() as tx:
-                recipients = rows.recipients(tx, grant.grant)
-            entry = self._grant_entry(Event.GRANT_REVOKED, grant, recipients[0], reason_text=reason, object_digest=revocation.id)
-            with self._core.act(entry) as tx:
-                statements.put(tx, revocation, about=grant.grant, now=self._core.clock.now())
-                rows.put_grant(tx, replace(grant, revocation=revocation.id, ended=1), [])
-                for key in recipients:
-                    statements.post(tx, key, revocation.id)
-            self._stop(grant.grant)
-            for key in recipients:
-                self._wake(key)
-        self._core.notices.publish("share", granted[0].share)
-        return self.info(self.find(text))
-
-    def extend(self, text: str, *, contact: str, until: int, reason: str) -> ShareInfo:
-        """Move the end of the grants of a share, for one contact or for all.
-
-        Raises:
-            InputError: as ``revoke``; ``grant-end-in-past``.
-        """
-        identity, now = self._core.require(), self._core.clock.now()
-        granted = self._grants(text, contact)
-        if not granted:
-            raise InputError("grant-none", "There is no grant to extend here.", hint="`labxchange share status` shows them.")
-        for grant in granted:
-            with self._core.database.begin() as tx:
-                old = parse(statements.get(tx, grant.statement) or b"", Grant).body
-                recipients = rows.recipients(tx, grant.grant)
-            fresh: Signed[Grant] = sign(changed(old, issued=now, not_after=until), identity)
-            entry = self._grant_entry(
-                Event.GRANT_CHANGED,
-                grant,
-                recipients[0],
-                old=f"not_after {old.not_after}",
-                new=f"not_after {until}",
-                reason_text=reason,
-                object_digest=fresh.id,
-            )
-            with self._core.act(entry) as tx:
-                statements.put(tx, fresh, about=grant.grant, now=now)
-                rows.put_grant(tx, replace(grant, statement=fresh.id, not_after=until, ended=0, asked_until=0), [])
-                for key in recipients:
-                    statements.post(tx, key, fresh.id)
-            self._stop(grant.grant)
-            for key in recipients:
-                self._wake(key)
-        self._core.notices.publish("share", granted[0].share)
-        return self.info(self.find(text))
-
-    def _grant_entry(self, event: Event, grant: GrantRow, recipient: str, **fields: str) -> Entry:
-        return Entry(
-            event=event,
-            object_type="grant",
-            object_id=grant.grant,
-            dataset=grant.share,
-            who=self._core.who(),
-            counterparty=recipient,
-            counterparty_name=self._contacts.name(recipient),
-            **fields,  # type: ignore[arg-type]
-        )
-
-    def expire(self) -> None:
-        """Write down the grants whose end has come."""
-        now = self._core.clock.now()
-        with self._core.database.begin() as tx:
-            over = [row for row in rows.grants_owned(tx, self._core.me) if not row.ended and row.not_after <= now]
-        for row in over:
-            with self._core.database.begin() as tx:
-                recipients = rows.recipients(tx, row.grant)
-            entry = self._grant_entry(Event.GRANT_EXPIRED, row, recipients[0])
-            with self._core.act(entry) as tx:
-                rows.put_grant(tx, replace(row, ended=1), [])
-            self._stop(row.grant)
-            self._core.notices.publish("share", row.share)
 
 
 class _Cache:
@@ -583,22 +379,3 @@ def _title(text: str) -> str:
     if not title:
         raise InputError("title-needed", "A share needs a title.")
     return title
-
-
-def _recipient_state(
-    row: GrantRow, grant: Grant, receipt: Signed[Receipt] | None, newest: transfers.TransferRow | None, *, offered: bool, now: int
-) -> str:
-    """One word for a person: did they get it?"""
-    if receipt is not None and receipt.body.level == "intact":
-        return "verified" if receipt.body.verdict == "match" else "not intact"
-    if receipt is not None:
-        return "delivered"
-    if row.revocation:
-        return "revoked"
-    if now >= grant.not_after:
-        return "expired"
-    if newest is not None and newest.state in ("running", "waiting", "paused"):
-        return "in progress"
-    if newest is not None and newest.state == "cut":
-        return "cut"
-    return "available" if offered else "waiting for them"

@@ -18,8 +18,8 @@ from sqlalchemy import Connection, func, insert, select
 
 from labxchange.audit.checkpoint import Checkpoint, Origin, sign_note
 from labxchange.audit.entry import Entry
-from labxchange.audit.events import WHILE_LOCKED
-from labxchange.audit.leaf import SALT_BYTES, Opening, build
+from labxchange.audit.events import WHILE_LOCKED, Event
+from labxchange.audit.leaf import SALT_BYTES, Opening, build, parse
 from labxchange.audit.scope import Scope, ScopeCount, tag_of
 from labxchange.encoding import frame
 from labxchange.errors import NodeLocked
@@ -236,6 +236,14 @@ class Trail:
             rows = tx.execute(select(trail_entries.c.seq, trail_entries.c.leaf).where(where).order_by(trail_entries.c.seq))
             for seq, leaf in rows.all():
                 yield StoredEntry(seq=int(seq), leaf=bytes(leaf), openings=self.openings(tx, int(seq)))
+
+    def epoch_begin(self, tx: Connection) -> int | None:
+        """The seq of this epoch's first entry, ``trail.restored``; None for the first epoch of a trail."""
+        where = trail_entries.c.event == Event.TRAIL_RESTORED.value
+        for seq in tx.execute(select(trail_entries.c.seq).where(where).order_by(trail_entries.c.seq.desc())).scalars():
+            if parse(self.leaf(tx, seq)).origin == self.origin:
+                return int(seq)
+        return None
 
     def leaf(self, tx: Connection, seq: int) -> bytes:
         return bytes(tx.execute(select(trail_entries.c.leaf).where(trail_entries.c.seq == seq)).scalar_one())

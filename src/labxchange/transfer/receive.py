@@ -13,7 +13,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from hashlib import sha256
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from blake3 import blake3
@@ -193,7 +193,7 @@ class Download:
         committer = asyncio.ensure_future(self._commit_often())
         everything = asyncio.gather(*fetchers)
         try:
-            await asyncio.wait([everything, committer], return_when=asyncio.FIRST_COMPLETED)
+            await _first(everything, committer)
             if committer.done():
                 committer.result()
             await everything
@@ -361,7 +361,7 @@ class Download:
         """The digest of record of a complete file; a file of several chunks is read back from the disk."""
         expected = self._digests[file]
         assert not isinstance(expected, str)
-        got = self._record.pop(file, None) or await asyncio.to_thread(self._read_back, file)
+        got = self._record.pop(file, b"") or await asyncio.to_thread(self._read_back, file)
         if got == expected[0]:
             return True
         self.findings[file] = Finding(
@@ -383,6 +383,10 @@ class Download:
             self._quarantine.read_into(file, start, view)
             digest.update(view)
         return digest.digest()
+
+
+async def _first(*tasks: asyncio.Future[Any]) -> None:
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
 
 
 class _Watch:

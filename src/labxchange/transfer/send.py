@@ -30,12 +30,15 @@ class SourceChanged(Exception):
 
 
 class Source:
-    """The bytes of one share version on this disk. Reading is for one thread at a time."""
+    """The bytes of one share version on this disk. Reading is for one thread at a time; ``gone`` (file -> reason) is shared by
+    all sources of one transfer."""
 
-    def __init__(self, sources: Sources, files: Sequence[ListedFile], line: Line, digests: bytes) -> None:
+    def __init__(
+        self, sources: Sources, files: Sequence[ListedFile], line: Line, digests: bytes, *, gone: dict[int, str]
+    ) -> None:
         self.files = files
         self.line = line
-        self.gone: dict[int, str] = {}
+        self.gone = gone
         self._sources = sources
         self._digests = memoryview(digests)
         self._open: tuple[int, int] = (-1, -1)

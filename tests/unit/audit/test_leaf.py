@@ -134,7 +134,7 @@ def test_zero_is_a_detail_and_empty_fields_are_left_out() -> None:
     ("fields", "code"),
     [
         ({"new": "x" * VALUE_MAX_BYTES}, "entry-too-large"),
-        ({name: "x" * (VALUE_MAX_BYTES - 2) for name in ("old", "new", "purpose", "agreement", "country")}, "entry-too-large"),
+        (dict.fromkeys(("old", "new", "purpose", "agreement", "country"), "x" * (VALUE_MAX_BYTES - 2)), "entry-too-large"),
         ({"new": "\ud800"}, "entry-invalid"),
         ({"object_type": "x" * 201}, "entry-invalid"),
         ({"result_code": "a\nb"}, "entry-invalid"),

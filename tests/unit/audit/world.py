@@ -46,7 +46,7 @@ class Party:
         )
         self.card = sign(card, self.identity).envelope
 
-    def statement(self, kind: str, **fields: str | int) -> bytes:
+    def statement(self, kind: str, **fields: object) -> bytes:
         """Any statement, signed: the verifier reads kinds that other packages define."""
         payload = dump_json({"issuer": self.key, "issued": START_MS, **fields})
         payload_type = f"application/vnd.labxchange.{kind}.v1+json"

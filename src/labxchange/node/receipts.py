@@ -1,0 +1,413 @@
+"""Receipts: what the recipient signs when a transfer ends, what the sender countersigns, and the portable file of both.
+
+``delivered``: every byte that could be had is here. ``intact``: the files match the manifest; given only over a manifest. The
+countersignature carries the proof that the receipt stands in the sender's trail. Honest limit: a recipient can withhold the last
+receipt; accept and progress are then the evidence.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import msgspec
+from msgspec.structs import replace
+
+from labxchange.audit.checkpoint import parse_note, parse_origin, verify_note
+from labxchange.audit.entry import Entry
+from labxchange.audit.events import Event
+from labxchange.audit.leaf import check_opening
+from labxchange.audit.leaf import parse as parse_leaf
+from labxchange.dataset.check import Finding, FindingKind, NotRun, Report, Verdict
+from labxchange.encoding import b64decode, b64encode, dump_json
+from labxchange.errors import InputError, IntegrityError, PeerError
+from labxchange.identity.card import Card, parse_card
+from labxchange.identity.fingerprint import fingerprint, parse_fingerprint
+from labxchange.identity.statement import Signed, parse
+from labxchange.merkle import leaf_hash, verify_inclusion
+from labxchange.net.channel import Channel
+from labxchange.node.catalog import Loaded
+from labxchange.node.clock import local_text
+from labxchange.node.contacts import Contacts
+from labxchange.node.core import Core
+from labxchange.node.values import ReceiptInfo
+from labxchange.settings import SOFTWARE
+from labxchange.sharing.exchange import Accept, Counts, Path, Receipt, ReceiptAck
+from labxchange.sharing.share import Share
+from labxchange.store import shares as rows
+from labxchange.store import statements, transfers
+from labxchange.store.shares import ShareRow
+from labxchange.store.transfers import TransferRow
+
+CIPHER = "AES-256-GCM under X25519+ML-KEM-768, in QUIC (TLS 1.3)"
+_CHECKS = (
+    "listing: signature of the sender, names, sizes",
+    "manifest: signature of the sender, root over all files",
+    "chunks: BLAKE3-256 of each",
+    "files: SHA-256 of record of each",
+)
+
+
+class Receipts:
+    """Signs, countersigns, keeps and shows receipts."""
+
+    def __init__(self, core: Core, contacts: Contacts) -> None:
+        self._core = core
+        self._contacts = contacts
+
+    def scoped(self, entry: Entry, share: ShareRow) -> Entry:
+        """The entry with the study, site and category of the share."""
+        with self._core.database.begin() as tx:
+            envelope = statements.get(tx, share.statement)
+        if envelope is None:
+            return entry
+        body = parse(envelope, Share).body
+        return replace(entry, study=body.study, site=body.site, category=body.category)
+
+    def _entry(self, event: Event, row: TransferRow, **fields: object) -> Entry:
+        with self._core.database.begin() as tx:
+            share = rows.share(tx, row.share, row.version)
+        entry = Entry(
+            event=event,
+            object_type="transfer",
+            object_id=row.transfer,
+            dataset=row.share,
+            who=self._core.who(actor="program"),
+            counterparty=row.peer,
+            counterparty_name=self._contacts.name(row.peer),
+        )
+        entry = replace(entry, **fields)
+        return self.scoped(entry, share) if share else entry
+
+    # --- recipient ----------------------------------------------------------------------------------------------------
+    def sign(self, row: TransferRow, share: ShareRow, loaded: Loaded, findings: Sequence[Finding], channel: Channel) -> None:
+        """Report, sign both levels, record, and post them to the sender."""
+        report = _report(loaded, findings)
+        now = self._core.clock.now()
+        counts = Counts(
+            matched=report.matched,
+            differ=report.differ,
+            missing=report.missing,
+            unexpected=report.unexpected,
+            error=report.error,
+        )
+        with self._core.database.begin() as tx:
+            grant = rows.grant(tx, row.grant)
+            accepts = statements.about(tx, row.transfer, "accept")
+        assert grant is not None
+        assert loaded.manifest is not None
+        intact = report.verdict is not Verdict.NOT_INTACT
+        accept = parse(accepts[-1], Accept)
+        signed = [
+            self._core.sign(
+                Receipt,
+                level=level,
+                verdict=verdict,
+                transfer=row.transfer,
+                offer=grant.offer,
+                accept=accept.id,
+                grant=grant.statement,
+                listing=loaded.listing.id,
+                manifest=loaded.manifest.id,
+                root=loaded.manifest.body.root,
+                counts=counts,
+                bytes=report.bytes,
+                started=row.started_ms,
+                finished=now,
+                started_local=local_text(row.started_ms),
+                finished_local=local_text(now),
+                path=Path(route="direct", relay="", plane="quic-stream", plane_reason="", cipher=CIPHER),
+                software=SOFTWARE,
+            )
+            for level, verdict in (
+                ("delivered", "complete" if intact else "incomplete"),
+                ("intact", "match" if intact else "mismatch"),
+            )
+        ]
+        verified = self._entry(
+            Event.TRANSFER_VERIFIED,
+            row,
+            object_digest=loaded.manifest.body.root,
+            result="ok" if intact else "error",
+            result_code="" if intact else "not-intact",
+            details={name: int(value) for name, value in msgspec.structs.asdict(counts).items()},
+        )
+        entries = [verified]
+        entries += [self._entry(Event.TRANSFER_RECEIPT, row, object_type="receipt", object_id=item.id) for item in signed]
+        state = "verified" if intact else "failed"
+        fresh = replace(
+            row, state=state, reason="" if intact else "not-intact", finished_ms=now, report=msgspec.msgpack.encode(report)
+        )
+        with self._core.act(*entries) as tx:
+            for item in signed:
+                statements.put(tx, item, about=row.transfer, now=now)
+                statements.post(tx, row.peer, item.id)
+            transfers.put_transfer(tx, fresh)
+
+    def take_ack(self, signed: Signed[ReceiptAck]) -> None:
+        """The sender's countersignature: checked with its proof, then kept.
+
+        Raises:
+            PeerError: ``receipt-unknown``, ``ack-wrong``.
+        """
+        with self._core.database.begin() as tx:
+            envelope = statements.get(tx, signed.body.receipt)
+        if envelope is None:
+            raise PeerError("receipt-unknown", "A countersignature names a receipt that does not exist.")
+        receipt = parse(envelope, Receipt)
+        with self._core.database.begin() as tx:
+            row = transfers.transfer(tx, receipt.body.transfer)
+            known = {
+                parse(found, ReceiptAck).body.receipt for found in statements.about(tx, receipt.body.transfer, "receipt-ack")
+            }
+        if row is None or row.peer != signed.body.issuer or receipt.body.issuer != self._core.me:
+            raise PeerError("receipt-unknown", "A countersignature came from somebody else than the sender.")
+        if signed.body.receipt in known:
+            return
+        contact = self._contacts.get(row.peer)
+        assert contact is not None
+        check_ack(signed, parse_card(contact.card).body)
+        done = {*known, signed.body.receipt}
+        entries = [self._entry(Event.TRANSFER_RECEIPT, row, object_type="receipt-ack", object_id=signed.id)]
+        completed = row.state == "verified" and len(done) == 2
+        if completed:
+            entries.append(self._entry(Event.TRANSFER_COMPLETED, row))
+        with self._core.act(*entries) as tx:
+            statements.put(tx, signed, about=row.transfer, now=self._core.clock.now())
+            if completed:
+                transfers.put_transfer(tx, replace(row, state="completed"))
+        self._core.notices.publish("transfer", row.transfer)
+
+    # --- sender -------------------------------------------------------------------------------------------------------
+    def countersign(self, signed: Signed[Receipt]) -> bytes:
+        """Keep a recipient's receipt and answer with the proof that it stands in our trail; the same answer for a repeat.
+
+        Raises:
+            PeerError: ``receipt-unknown``, ``receipt-wrong``.
+        """
+        body = signed.body
+        trail, now = self._core.trail, self._core.clock.now()
+        assert trail is not None
+        with self._core.database.begin() as tx:
+            row = transfers.transfer(tx, body.transfer)
+            acks = [parse(found, ReceiptAck) for found in statements.about(tx, body.transfer, "receipt-ack")]
+        if row is None or row.direction != "out" or row.peer != body.issuer:
+            raise PeerError("receipt-unknown", "A receipt names a transfer that its issuer did not start.")
+        for ack in acks:
+            if ack.body.receipt == signed.id:
+                return ack.envelope
+        with self._core.database.begin() as tx:
+            share = rows.share(tx, row.share, row.version)
+            grant = rows.grant(tx, row.grant)
+            accepts = {parse(found, Accept).id for found in statements.about(tx, body.transfer, "accept")}
+        assert share is not None
+        assert grant is not None
+        told = (body.listing, body.offer) == (share.listing, grant.offer) and body.accept in accepts
+        if not told or body.manifest not in ("", share.manifest):
+            raise PeerError("receipt-wrong", "A receipt contradicts the transfer that it names.")
+        final = body.level == "intact"
+        intact = final and body.verdict == "match"
+        entries = [self._entry(Event.TRANSFER_RECEIPT, row, object_type="receipt", object_id=signed.id)]
+        if final:
+            event = Event.TRANSFER_COMPLETED if intact else Event.TRANSFER_FAILED
+            result = {"result": "ok"} if intact else {"result": "error", "result_code": "not-intact"}
+            entries.append(self._entry(event, row, **result))
+        state = ("completed" if intact else "failed") if final else row.state
+        size = max(row.done_bytes, body.bytes)
+        fresh = replace(
+            row, state=state, slot="used", finished_ms=now, done_bytes=size, done_files=body.counts.matched, reason=""
+        )
+        seq = trail.size
+        with self._core.act(*entries) as tx:
+            statements.put(tx, signed, about=body.transfer, now=now)
+            transfers.put_transfer(tx, fresh)
+        with self._core.database.begin() as tx:
+            note = trail.newest_checkpoint(tx)
+            size_now = parse_note(note).checkpoint.size
+            opening = next(item for item in trail.openings(tx, seq) if item.name == "object_id")
+            proof = trail.inclusion(tx, seq, size_now)
+            leaf = trail.leaf(tx, seq)
+        answer = self._core.sign(
+            ReceiptAck,
+            receipt=signed.id,
+            checkpoint=note,
+            index=seq,
+            leaf=b64encode(leaf),
+            salt=b64encode(opening.salt),
+            value=opening.value.decode(),
+            proof=[item.hex() for item in proof],
+        )
+        with self._core.database.begin() as tx:
+            statements.put(tx, answer, about=body.transfer, now=now)
+        self._core.notices.publish("transfer", body.transfer)
+        return answer.envelope
+
+    # --- showing ------------------------------------------------------------------------------------------------------
+    def show(self, transfer: str) -> ReceiptInfo:
+        """The best receipt of a transfer and its portable file.
+
+        Raises:
+            InputError: ``transfer-unknown``, ``receipt-none``.
+        """
+        with self._core.database.begin() as tx:
+            found = [row for row in transfers.all_transfers(tx) if len(transfer) >= 6 and row.transfer.startswith(transfer)]
+            if len(found) != 1:
+                raise InputError("transfer-unknown", "There is no such transfer.", hint="`labxchange transfer list` shows them.")
+            row = found[0]
+            receipts = [parse(item, Receipt) for item in statements.about(tx, row.transfer, "receipt")]
+            acks = {parse(item, ReceiptAck).body.receipt: item for item in statements.about(tx, row.transfer, "receipt-ack")}
+            share = rows.share(tx, row.share, row.version)
+        if not receipts:
+            raise InputError(
+                "receipt-none", "There is no receipt for this transfer yet.", hint="It comes when everything arrived."
+            )
+        best = max(receipts, key=lambda item: (item.body.level == "intact", item.body.issued))
+        ack = acks.get(best.id)
+        sender, recipient = (row.peer, self._core.me) if row.direction == "in" else (self._core.me, row.peer)
+        body = best.body
+        return ReceiptInfo(
+            transfer=row.transfer,
+            level=body.level,
+            verdict=body.verdict,
+            title=share.title if share else "",
+            sender=self._contacts.name(sender),
+            recipient=self._contacts.name(recipient),
+            files=body.counts.matched,
+            bytes=body.bytes,
+            root=body.root,
+            finished=body.finished,
+            receipt=best.id,
+            acknowledged=ack is not None,
+            path=f"{body.path.route}, {body.path.plane}, {body.path.cipher}",
+            file=self._file(best, ack, sender=sender, recipient=recipient, share=share),
+        )
+
+    def _file(self, receipt: Signed[Receipt], ack: bytes | None, *, sender: str, recipient: str, share: ShareRow | None) -> str:
+        with self._core.database.begin() as tx:
+            envelopes = [share.statement, share.listing, share.manifest] if share else []
+            kept = [
+                statements.get(tx, item) for item in (*envelopes, receipt.body.offer, receipt.body.grant, receipt.body.accept)
+            ]
+        named = {
+            "labxchange receipt": 1,
+            "cards": [json.loads(self._card(key)) for key in (sender, recipient)],
+            "statements": [json.loads(item) for item in kept if item],
+            "receipt": json.loads(receipt.envelope),
+        }
+        if ack is not None:
+            named["receipt-ack"] = json.loads(ack)
+        return json.dumps(named, indent=1, ensure_ascii=False)
+
+    def _card(self, key: str) -> bytes:
+        if key == self._core.me:
+            return self._core.require_card().envelope
+        row = self._contacts.get(key)
+        assert row is not None
+        return row.card
+
+
+def check_ack(ack: Signed[ReceiptAck], sender: Card) -> None:
+    """The sender's proof: the receipt's id stands in the leaf, the leaf in the tree, the tree's head is signed.
+
+    Raises:
+        PeerError: ``ack-wrong``.
+    """
+    body = ack.body
+    try:
+        leaf = b64decode(body.leaf)
+        checkpoint = verify_note(parse_note(body.checkpoint), bytes.fromhex(sender.trail_key))
+        parsed = parse_leaf(leaf)
+        proof = [bytes.fromhex(item) for item in body.proof]
+        good = (
+            parse_origin(checkpoint.origin).fingerprint == fingerprint(bytes.fromhex(sender.issuer))
+            and parsed.event == Event.TRANSFER_RECEIPT
+            and parsed.seq == body.index
+            and check_opening(parsed, "object_id", salt=b64decode(body.salt), value=body.value.encode())
+            and json.loads(body.value) == body.receipt
+            and verify_inclusion(leaf_hash(leaf), index=body.index, size=checkpoint.size, proof=proof, root=checkpoint.root)
+        )
+    except (IntegrityError, ValueError):
+        good = False
+    if not good:
+        raise PeerError("ack-wrong", "The sender's countersignature does not prove that the receipt stands in its trail.")
+
+
+class CheckedReceipt(msgspec.Struct, frozen=True, kw_only=True):
+    """What a receipt file proves; ``trusted`` are the parties whose fingerprints the caller knows."""
+
+    level: str
+    verdict: str
+    sender: str
+    sender_fingerprint: str
+    recipient: str
+    recipient_fingerprint: str
+    bytes: int
+    files: int
+    root: str
+    finished: int
+    countersigned: bool
+    trusted: tuple[str, ...]
+
+
+def check_file(data: bytes, trust: Sequence[str]) -> CheckedReceipt:
+    """Verify a receipt file offline.
+
+    Raises:
+        InputError: ``receipt-unreadable``, ``fingerprint-mistyped``.
+        IntegrityError: what does not verify.
+        PeerError: ``ack-wrong``.
+    """
+    known = {parse_fingerprint(item) for item in trust}
+    try:
+        named = json.loads(data)
+        cards = [parse_card(dump_json(item)).body for item in named["cards"]]
+        receipt = parse(dump_json(named["receipt"]), Receipt)
+        ack = parse(dump_json(named["receipt-ack"]), ReceiptAck) if "receipt-ack" in named else None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise InputError("receipt-unreadable", "This file is not a labxchange receipt, or it is damaged.") from None
+    recipient = next((card for card in cards if card.issuer == receipt.body.issuer), None)
+    sender = next((card for card in cards if card.issuer != receipt.body.issuer), None)
+    if recipient is None or sender is None:
+        raise IntegrityError("receipt-inconsistent", "The receipt is not signed by one of the two parties that the file names.")
+    if ack is not None:
+        if ack.body.issuer != sender.issuer or ack.body.receipt != receipt.id:
+            raise IntegrityError("receipt-inconsistent", "The countersignature is about another receipt or by somebody else.")
+        check_ack(ack, sender)
+    prints = {card.name: fingerprint(bytes.fromhex(card.issuer)) for card in (sender, recipient)}
+    return CheckedReceipt(
+        level=receipt.body.level,
+        verdict=receipt.body.verdict,
+        sender=sender.name,
+        sender_fingerprint=prints[sender.name],
+        recipient=recipient.name,
+        recipient_fingerprint=fingerprint(bytes.fromhex(recipient.issuer)),
+        bytes=receipt.body.bytes,
+        files=receipt.body.counts.matched,
+        root=receipt.body.root,
+        finished=receipt.body.finished,
+        countersigned=ack is not None,
+        trusted=tuple(card.name for card in (sender, recipient) if fingerprint(bytes.fromhex(card.issuer)) in known),
+    )
+
+
+def _report(loaded: Loaded, findings: Sequence[Finding]) -> Report:
+    """The verification report of a finished download."""
+    bad = {finding.path for finding in findings}
+    kinds = [finding.kind for finding in findings]
+    good = [file for file in loaded.files if file.path not in bad]
+    left_out = sum(isinstance(item, str) for item in loaded.digests)
+    not_run = (NotRun("unexpected files", "the destination may hold other files; `labxchange dataset verify` names them"),)
+    return Report(
+        verdict=Verdict.NOT_INTACT if findings else Verdict.INTACT,
+        matched=len(good),
+        differ=kinds.count(FindingKind.DIFFER),
+        missing=kinds.count(FindingKind.MISSING),
+        unexpected=0,
+        error=kinds.count(FindingKind.ERROR),
+        left_out=left_out,
+        bytes=sum(file.size for file in good),
+        findings=tuple(findings)[:1000],
+        truncated=len(findings) > 1000,
+        checks_run=_CHECKS,
+        checks_not_run=not_run,
+    )

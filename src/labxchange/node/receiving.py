@@ -1,0 +1,585 @@
+"""The receiving side of transfers: accept an offer, fetch with whoever is connected, wait when the sender is away, sign receipts.
+
+Life of an incoming transfer: accepted -> running <-> waiting (sender away, tried again) or paused -> verified -> completed (the
+sender countersigned), or cut (a rule of the sender ended it; it goes on when the grant allows again), failed, cancelled. It is
+kept over restarts and crashes; what the journal holds never comes again. Reports and receipts are made in ``receipts``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Sequence
+from hashlib import sha256
+from pathlib import Path
+
+import msgspec
+from msgspec.structs import replace
+
+from labxchange.audit.entry import Entry
+from labxchange.audit.events import Event
+from labxchange.dataset.listing import Listing, decode_files
+from labxchange.dataset.manifest import Manifest, check_chunk_digests, decode_digests
+from labxchange.dataset.names import escape
+from labxchange.encoding import pack
+from labxchange.errors import InputError, IntegrityError, LabxchangeError, PeerError, RefusedError, UnavailableError
+from labxchange.files.quarantine import Quarantine, Release
+from labxchange.identity.statement import parse
+from labxchange.net.channel import Channel
+from labxchange.node.catalog import Catalog, Loaded
+from labxchange.node.contacts import Contacts
+from labxchange.node.core import Core
+from labxchange.node.inbox import Inbox
+from labxchange.node.receipts import Receipts
+from labxchange.node.refusals import raise_refused, refused
+from labxchange.node.serving import possession_proof
+from labxchange.settings import PROGRESS_BYTES, PROGRESS_PERCENT, RETRY_FIRST_S, RETRY_LAST_S
+from labxchange.sharing.exchange import Accept, Cut, Progress
+from labxchange.store import shares as rows
+from labxchange.store import statements, transfers
+from labxchange.store.shares import GrantRow, ShareRow
+from labxchange.store.transfers import TransferRow
+from labxchange.transfer.intervals import Interval, count
+from labxchange.transfer.receive import Download
+from labxchange.wire.control.messages import (
+    Accepting,
+    Begin,
+    GetPage,
+    Nonce,
+    PageOf,
+    Refused,
+    Started,
+    decode_answer,
+    encode,
+)
+
+LIVE = ("waiting", "running")
+_FINAL_CODES = frozenset({"share-retracted", "not-a-recipient", "grant-unknown", "downloads-exhausted", "right-missing"})
+
+
+class _Running(msgspec.Struct, kw_only=True):
+    """A transfer that has a task; ``samples`` of (loop time, verified bytes) give the rate."""
+
+    task: asyncio.Task[None]
+    download: Download | None = None
+    samples: list[tuple[float, int]] = []
+
+
+class Receiving:
+    """Incoming transfers of this node.
+
+    Args:
+        connect: gives a channel to a contact, or raises.
+        wake: called when something was posted for a contact.
+    """
+
+    def __init__(
+        self,
+        core: Core,
+        contacts: Contacts,
+        catalog: Catalog,
+        inbox: Inbox,
+        receipts: Receipts,
+        *,
+        connect: Callable[[str], Awaitable[Channel]],
+        wake: Callable[[str], None],
+    ) -> None:
+        self._core = core
+        self._contacts = contacts
+        self._catalog = catalog
+        self._inbox = inbox
+        self._receipts = receipts
+        self._connect = connect
+        self.wake = wake
+        self._running: dict[str, _Running] = {}
+        self._nudges: dict[str, asyncio.Event] = {}
+
+    # --- verbs --------------------------------------------------------------------------------------------------------
+    def receive(self, text: str, *, destination: str = "") -> TransferRow:
+        """Start, or go on with, receiving an offer.
+
+        Raises:
+            InputError: ``offer-unknown``, ``contact-unverified``, ``already-received``, ``destination-unusable``.
+        """
+        self._core.require()
+        grant = self._inbox.find(text)
+        sender = self._contacts.get(grant.owner)
+        if sender is None or sender.state != "verified":
+            raise InputError(
+                "contact-unverified",
+                "You have not verified who the sender is.",
+                hint="Ask for their six words over the telephone, then `labxchange contact verify`.",
+            )
+        with self._core.database.begin() as tx:
+            known = [row for row in transfers.of_grant(tx, grant.grant) if row.direction == "in" and row.state != "cancelled"]
+            share = rows.share(tx, grant.share, grant.version)
+        assert share is not None
+        if known and known[-1].state in ("verified", "completed"):
+            raise InputError(
+                "already-received",
+                f"You have this share already, in {escape(_path_text(known[-1].destination))}.",
+                hint="Its receipt: `labxchange receipt show`.",
+            )
+        if known and known[-1].state != "failed":
+            return self.resume(known[-1].transfer)
+        folder = self._folder(destination, share)
+        row = TransferRow(
+            transfer=self._core.random_bytes(16).hex(),
+            direction="in",
+            peer=grant.owner,
+            share=grant.share,
+            version=grant.version,
+            grant=grant.grant,
+            state="waiting",
+            destination=str(folder).encode(errors="surrogateescape"),
+            started_ms=self._core.clock.now(),
+        )
+        with self._core.act(self.entry(Event.TRANSFER_ACCEPTED, row, who=self._core.who())) as tx:
+            transfers.put_transfer(tx, row)
+        self._spawn(row)
+        return row
+
+    def _folder(self, destination: str, share: ShareRow) -> Path:
+        if destination:
+            folder = Path(destination).expanduser()
+            if not folder.is_absolute() or (folder.exists() and not folder.is_dir()):
+                raise InputError(
+                    "destination-unusable", "The destination is not a folder.", hint="Name a folder, new or existing."
+                )
+            return folder
+        name = "".join(letter if letter.isalnum() or letter in "-_. " else "-" for letter in share.title).strip(". ") or "share"
+        return self._core.home.inbox / f"{name[:80]}-v{share.version}-{share.share[:6]}"
+
+    def resume(self, transfer: str) -> TransferRow:
+        """Go on with a paused, waiting, cut or failed transfer.
+
+        Raises:
+            InputError: ``transfer-unknown``, ``transfer-over``.
+        """
+        row = self._own(transfer)
+        if row.state in ("verified", "completed", "cancelled"):
+            raise InputError("transfer-over", f"This transfer is {row.state}.")
+        if row.state not in LIVE:
+            row = self._move(row, "waiting", Event.TRANSFER_RESUMED, who=self._core.who())
+        self.nudge(row.peer)
+        self._spawn(row)
+        return row
+
+    async def pause(self, transfer: str) -> TransferRow:
+        """Stop fetching; nothing verified is lost."""
+        row = self._own(transfer)
+        if row.state not in LIVE:
+            raise InputError("transfer-not-running", f"This transfer is {row.state}.")
+        await self._halt(transfer)
+        return self._move(self._own(transfer), "paused", Event.TRANSFER_PAUSED, who=self._core.who())
+
+    async def cancel(self, transfer: str) -> TransferRow:
+        """Give a transfer up: what was not released is removed, and the sender is told what had arrived."""
+        row = self._own(transfer)
+        if row.state in ("verified", "completed", "cancelled"):
+            raise InputError("transfer-over", f"This transfer is {row.state}.")
+        await self._halt(transfer)
+        row = self._own(transfer)
+        self._sign_cut(row, "cancelled")
+        row = self._move(row, "cancelled", Event.TRANSFER_FAILED, code="cancelled", who=self._core.who())
+        with contextlib.suppress(LabxchangeError):
+            quarantine = Quarantine(_path(row), row.transfer)
+            await asyncio.to_thread(quarantine.discard)
+        self.wake(row.peer)
+        return row
+
+    def _own(self, transfer: str) -> TransferRow:
+        with self._core.database.begin() as tx:
+            found = [row for row in transfers.all_transfers(tx) if len(transfer) >= 6 and row.transfer.startswith(transfer)]
+        if len(found) != 1:
+            raise InputError(
+                "transfer-unknown", f"There is no transfer {escape(transfer)!r}.", hint="`labxchange transfer list`."
+            )
+        if found[0].direction != "in":
+            raise InputError(
+                "transfer-foreign", "Only the recipient can pause, resume or cancel.", hint="To end it: `share revoke`."
+            )
+        return found[0]
+
+    # --- state --------------------------------------------------------------------------------------------------------
+    def entry(self, event: Event, row: TransferRow, **fields: object) -> Entry:
+        with self._core.database.begin() as tx:
+            share = rows.share(tx, row.share, row.version)
+        base = Entry(
+            event=event,
+            object_type="transfer",
+            object_id=row.transfer,
+            dataset=row.share,
+            who=self._core.who(actor="program"),
+            counterparty=row.peer,
+            counterparty_name=self._contacts.name(row.peer),
+        )
+        if share is not None:
+            base = self._receipts.scoped(base, share)
+        return replace(base, **fields)
+
+    def _move(self, row: TransferRow, state: str, event: Event, *, code: str = "", **fields: object) -> TransferRow:
+        """One transition: entry and row together."""
+        fresh = replace(row, state=state, reason=code)
+        if code:
+            fields |= {"result": "error", "result_code": code}
+        with self._core.act(self.entry(event, row, **fields)) as tx:
+            transfers.put_transfer(tx, fresh)
+        self._core.notices.publish("transfer", row.transfer)
+        return fresh
+
+    def has_work(self, key: str) -> bool:
+        with self._core.database.begin() as tx:
+            return any(row.peer == key and row.state in LIVE for row in transfers.incoming(tx))
+
+    def resume_all(self) -> None:
+        """At start: every transfer that was under way."""
+        with self._core.database.begin() as tx:
+            live = [row for row in transfers.incoming(tx) if row.state in LIVE]
+        for row in live:
+            self._spawn(row)
+
+    def nudge(self, key: str) -> None:
+        """The contact may be there again: try now."""
+        self._nudges.setdefault(key, asyncio.Event()).set()
+
+    def grant_changed(self, grant: str) -> None:
+        """A grant was extended: go on with what it had ended."""
+        with self._core.database.begin() as tx:
+            cut = [row for row in transfers.of_grant(tx, grant) if row.direction == "in" and row.state == "cut"]
+        for row in cut:
+            self.resume(row.transfer)
+
+    def grant_ended(self, grant: str, code: str) -> None:
+        """The sender ended a grant: what runs under it stops, with exactly what had arrived."""
+        with self._core.database.begin() as tx:
+            live = [row for row in transfers.of_grant(tx, grant) if row.direction == "in" and row.state in LIVE]
+        for row in live:
+            running = self._running.pop(row.transfer, None)
+            if running is not None:
+                running.task.cancel()
+            self._end(row.transfer, RefusedError(code, "The sender ended the grant."))
+
+    def live(self, transfer: str) -> tuple[Download | None, list[tuple[float, int]]]:
+        """The running download and its rate samples, for display."""
+        running = self._running.get(transfer)
+        return (running.download, running.samples) if running else (None, [])
+
+    # --- the task of one transfer -------------------------------------------------------------------------------------
+    def _spawn(self, row: TransferRow) -> None:
+        running = self._running.get(row.transfer)
+        if running is None or running.task.done():
+            task = asyncio.ensure_future(self._follow(row.transfer))
+            self._running[row.transfer] = _Running(task=task)
+
+    async def _halt(self, transfer: str) -> None:
+        running = self._running.pop(transfer, None)
+        if running is not None:
+            running.task.cancel()
+            await asyncio.gather(running.task, return_exceptions=True)
+
+    async def _follow(self, transfer: str) -> None:
+        """Until the transfer is over: connect, fetch, and when the sender is away wait and try again."""
+        delay = RETRY_FIRST_S
+        while True:
+            row = self._own(transfer)
+            if row.state not in LIVE:
+                return
+            nudge = self._nudges.setdefault(row.peer, asyncio.Event())
+            nudge.clear()
+            before = row.done_bytes
+            try:
+                await self._attempt(row)
+                return
+            except UnavailableError as error:
+                if error.code in ("disk-full", "disk-error", "flush-failed"):
+                    self._move(self._own(transfer), "paused", Event.TRANSFER_PAUSED, code=error.code)
+                    return
+                self._wait(transfer, error)
+            except PeerError as error:
+                self._wait(transfer, error)
+            except (RefusedError, IntegrityError, InputError) as error:
+                if self._end(transfer, error):
+                    return
+            if self._own(transfer).done_bytes > before:
+                delay = RETRY_FIRST_S
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(nudge.wait(), delay)
+            delay = min(2 * delay, RETRY_LAST_S)
+
+    def _wait(self, transfer: str, error: LabxchangeError) -> None:
+        row = self._own(transfer)
+        if row.state == "running":
+            self._move(row, "waiting", Event.TRANSFER_WAITING, code=error.code)
+        elif row.reason != error.code:
+            with self._core.database.begin() as tx:
+                transfers.put_transfer(tx, replace(row, reason=error.code))
+            self._core.notices.publish("transfer", transfer)
+
+    def _end(self, transfer: str, error: LabxchangeError) -> bool:
+        """The sender refused, or what came cannot be used; True when the transfer does not try again by itself."""
+        row = self._own(transfer)
+        if isinstance(error, RefusedError) and error.code in (
+            "contact-unverified",
+            "clock-in-doubt",
+            "grant-not-yet-valid",
+            "trail-stopped",
+        ):
+            self._wait(transfer, error)
+            return False
+        if isinstance(error, RefusedError) and error.code not in _FINAL_CODES:
+            self._move(row, "cut", Event.TRANSFER_CUT, code=error.code)
+            self._sign_cut(self._own(transfer), error.code)
+        else:
+            self._move(row, "failed", Event.TRANSFER_FAILED, code=error.code)
+        self.wake(row.peer)
+        return True
+
+    def _sign_cut(self, row: TransferRow, code: str) -> None:
+        """Say exactly what had arrived, signed, and have it delivered to the sender."""
+        with self._core.database.begin() as tx:
+            arrived = transfers.arrived_chunks(tx, row.transfer)
+        cut = self._core.sign(
+            Cut,
+            transfer=row.transfer,
+            code=code,
+            side="recipient",
+            files=row.done_files,
+            bytes=row.done_bytes,
+            arrived=arrived[:1000],
+            more=count(arrived[1000:]),
+        )
+        with self._core.database.begin() as tx:
+            statements.put(tx, cut, about=row.transfer, now=self._core.clock.now())
+            statements.post(tx, row.peer, cut.id)
+        self.wake(row.peer)
+
+    # --- one attempt --------------------------------------------------------------------------------------------------
+    async def _attempt(self, row: TransferRow) -> None:
+        channel = await self._connect(row.peer)
+        with self._core.database.begin() as tx:
+            grant = rows.grant(tx, row.grant)
+            share = rows.share(tx, row.share, row.version)
+        assert grant is not None
+        assert share is not None
+        await self._listing(channel, share)
+        share = await self._start(channel, row, grant, share)
+        loaded = await self._digests(channel, share)
+        with self._core.database.begin() as tx:
+            arrived = transfers.arrived_chunks(tx, row.transfer)
+            transfers.replace_arrived(tx, row.transfer, arrived)
+            released = transfers.released_files(tx, row.transfer)
+        row = self._own(row.transfer)
+        if row.state != "running":
+            event = Event.TRANSFER_RESUMED if arrived or released else Event.TRANSFER_STARTED
+            row = self._move(row, "running", event)
+        quarantine = Quarantine(_path(row), row.transfer)
+        try:
+            await self._download(channel, row, share, loaded, quarantine, arrived, released)
+        finally:
+            await asyncio.to_thread(quarantine.close)
+
+    async def _download(
+        self,
+        channel: Channel,
+        row: TransferRow,
+        share: ShareRow,
+        loaded: Loaded,
+        quarantine: Quarantine,
+        arrived: Sequence[Interval],
+        released: Sequence[Interval],
+    ) -> None:
+        needed = loaded.line.bytes - row.done_bytes
+        if needed > quarantine.free_bytes():
+            raise UnavailableError(
+                "disk-full",
+                "There is not enough free space for this share.",
+                hint="Free some space, then `labxchange transfer resume`.",
+            )
+        journal = _Journal(self._core, self, row, loaded)
+        download = Download(
+            row.transfer,
+            files=loaded.files,
+            line=loaded.line,
+            chunk_digests=loaded.chunk_digests,
+            digests=loaded.digests,
+            quarantine=quarantine,
+            journal=journal,
+            arrived=arrived,
+            released=released,
+            refused=refused,
+            on_progress=lambda: self._sample(row.transfer),
+        )
+        running = self._running.get(row.transfer)
+        if running is not None:
+            running.download = download
+            running.samples.clear()
+        self._sample(row.transfer)
+        await download.run(channel)
+        await asyncio.to_thread(quarantine.discard)
+        row = self._own(row.transfer)
+        if not row.done_bytes and not loaded.line.bytes:
+            journal.progress(0, 0)
+        self._receipts.sign(row, share, loaded, list(download.findings.values()), channel)
+        self._core.notices.publish("transfer", row.transfer)
+        self.wake(row.peer)
+
+    def _sample(self, transfer: str) -> None:
+        running = self._running.get(transfer)
+        if running is not None and running.download is not None:
+            now = asyncio.get_running_loop().time()
+            running.samples.append((now, running.download.done_bytes))
+            while len(running.samples) > 2 and now - running.samples[0][0] > 5.0:
+                running.samples.pop(0)
+            self._core.notices.publish("transfer", transfer)
+
+    async def _start(self, channel: Channel, row: TransferRow, grant: GrantRow, share: ShareRow) -> ShareRow:
+        """Prove possession, sign the accept, get the manifest."""
+        trail = self._core.trail
+        assert trail is not None
+        async with await channel.open() as stream:
+            await stream.send(encode(Begin(transfer=row.transfer)))
+            nonce = decode_answer(await stream.receive())
+            if isinstance(nonce, Refused):
+                raise_refused(nonce.statement, channel)
+            if not isinstance(nonce, Nonce):
+                raise PeerError("out-of-order", "The other node gave an answer to another question.")
+            with self._core.database.begin() as tx:
+                checkpoint = trail.newest_checkpoint(tx)
+            accept = self._core.sign(
+                Accept,
+                transfer=row.transfer,
+                offer=grant.offer,
+                grant=grant.statement,
+                listing=share.listing,
+                proof=possession_proof(nonce.nonce, channel.th2),
+                checkpoint=checkpoint,
+            )
+            with self._core.database.begin() as tx:
+                statements.put(tx, accept, about=row.transfer, now=self._core.clock.now())
+            await stream.send(encode(Accepting(statement=accept.envelope)), end=True)
+            answer = decode_answer(await stream.receive())
+        if isinstance(answer, Refused):
+            raise_refused(answer.statement, channel)
+        if not isinstance(answer, Started):
+            raise PeerError("out-of-order", "The other node gave an answer to another question.")
+        manifest = parse(answer.manifest, Manifest)
+        if manifest.body.listing != share.listing:
+            raise PeerError("manifest-unknown", "The sender's manifest is about another listing.")
+        fresh = self._inbox.take_manifest(manifest)
+        assert fresh is not None
+        return fresh
+
+    async def _listing(self, channel: Channel, share: ShareRow) -> None:
+        with self._core.database.begin() as tx:
+            listing = parse(statements.get(tx, share.listing) or b"", Listing).body
+            have = statements.body(tx, listing.body)
+        if have is None:
+            body = await self._body(channel, share, "listing", limit=64 + 4200 * listing.files)
+            decode_files(body, listing)
+            with self._core.database.begin() as tx:
+                statements.put_body(tx, body)
+
+    async def _digests(self, channel: Channel, share: ShareRow) -> Loaded:
+        """The manifest's digests and the chunk digests, checked; kept for the next attempt."""
+        if share.digests:
+            return self._catalog.load(share)
+        with self._core.database.begin() as tx:
+            listing = parse(statements.get(tx, share.listing) or b"", Listing).body
+            files = decode_files(statements.body(tx, listing.body) or b"", listing)
+            manifest = parse(statements.get(tx, share.manifest) or b"", Manifest).body
+        body = await self._body(channel, share, "manifest", limit=16 + 80 * len(files))
+        digests = decode_digests(body, manifest, files)
+        chunks = sum(-(-file.size // file.chunk_bytes) for file in files)
+        chunk_digests = await self._body(channel, share, "digests", limit=32 * chunks)
+        if len(chunk_digests) != 32 * chunks:
+            raise IntegrityError("chunk-digests", "The list of chunk digests has another length than the listing demands.")
+        position = 0
+        for file, item in zip(files, digests, strict=True):
+            size = 32 * -(-file.size // file.chunk_bytes)
+            if not isinstance(item, str):
+                check_chunk_digests(memoryview(chunk_digests)[position : position + size], file=file, expected=item[1])
+            position += size
+        with self._core.database.begin() as tx:
+            statements.put_body(tx, body)
+            fresh = replace(share, digests=statements.put_body(tx, chunk_digests))
+            rows.put_share(tx, fresh)
+        return self._catalog.load(fresh)
+
+    async def _body(self, channel: Channel, share: ShareRow, body: str, *, limit: int) -> bytes:
+        """A detached body, page by page, at most ``limit`` bytes."""
+        out = bytearray()
+        for number in range(limit // (1 << 20) + 1):
+            request = GetPage(body=body, share=share.share, version=share.version, number=number)  # type: ignore[arg-type]
+            async with await channel.open() as stream:
+                await stream.send(encode(request), end=True)
+                page = decode_answer(await stream.receive())
+            if isinstance(page, Refused):
+                raise_refused(page.statement, channel)
+            if not isinstance(page, PageOf) or (len(page.data) != 1 << 20 and not page.last):
+                raise PeerError("out-of-order", "The other node sent something else where a page was due.")
+            out += page.data
+            if page.last:
+                return bytes(out)
+            if len(out) > limit:
+                break
+        raise PeerError("body-too-large", "The other node sends more than its signed listing allows.")
+
+    async def close(self) -> None:
+        """Stop; what is under way goes on at the next start."""
+        for transfer in list(self._running):
+            await self._halt(transfer)
+
+
+class _Journal:
+    """``transfer.receive.Journal`` over the store and the trail."""
+
+    def __init__(self, core: Core, receiving: Receiving, row: TransferRow, loaded: Loaded) -> None:
+        self._core = core
+        self._receiving = receiving
+        self._row = row
+        self._loaded = loaded
+        total = loaded.line.bytes
+        self._step = max(total * PROGRESS_PERCENT // 100, PROGRESS_BYTES)
+        self._told = row.done_bytes
+
+    def _save(self, tx: object, **changes: object) -> None:
+        self._row = replace(self._row, **changes)
+        transfers.put_transfer(tx, self._row)  # type: ignore[arg-type]
+
+    def arrived(self, chunks: list[Interval], done_bytes: int) -> None:
+        with self._core.database.begin() as tx:
+            transfers.add_arrived(tx, self._row.transfer, chunks)
+            self._save(tx, done_bytes=done_bytes)
+        if done_bytes - self._told >= self._step or done_bytes == self._loaded.line.bytes:
+            self.progress(done_bytes, count(chunks))
+
+    def progress(self, done_bytes: int, chunks: int) -> None:
+        """Signed, recorded, and delivered with what is posted next."""
+        self._told = done_bytes
+        row = self._row
+        statement = self._core.sign(Progress, transfer=row.transfer, chunks=chunks, files=row.done_files, bytes=done_bytes)
+        entry = self._receiving.entry(Event.TRANSFER_PROGRESS, row, object_digest=statement.id, details={"bytes": done_bytes})
+        with self._core.act(entry) as tx:
+            statements.put(tx, statement, about=row.transfer, now=self._core.clock.now())
+            statements.post(tx, row.peer, statement.id)
+        self._receiving.wake(row.peer)
+
+    def releasing(self, files: Sequence[Release]) -> None:
+        digest = sha256(b"".join(pack([file.path, file.size]) for file in files)).hexdigest()
+        details: dict[str, str | int] = {"files": len(files), "bytes": sum(file.size for file in files)}
+        entry = self._receiving.entry(Event.FILE_RELEASED, self._row, object_type="file", object_digest=digest, details=details)
+        self._core.record(entry)
+
+    def released(self, files: list[Interval], done_files: int) -> None:
+        with self._core.database.begin() as tx:
+            transfers.add_released(tx, self._row.transfer, files)
+            self._save(tx, done_files=done_files)
+
+
+def _path(row: TransferRow) -> Path:
+    return Path(row.destination.decode(errors="surrogateescape"))
+
+
+def _path_text(destination: bytes) -> str:
+    return destination.decode(errors="surrogateescape")

@@ -1,0 +1,36 @@
+"""Refusals, said and heard: a rule's answer as a signed statement, and a peer's signed statement as an error for a person."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from labxchange.errors import LabxchangeError, PeerError, RefusedError
+from labxchange.identity.statement import Signed, parse, peek_kind
+from labxchange.net.channel import Channel
+from labxchange.node.core import Core
+from labxchange.sharing.exchange import Cut, Refusal
+
+
+def refusal_of(core: Core, error: LabxchangeError, *, to: str, request: str) -> Signed[Refusal]:
+    """Sign why a request is not met."""
+    return core.sign(Refusal, to=to, request=request, code=error.code, sentence=error.message[:1000], hint=error.hint[:1000])
+
+
+def refused(envelope: bytes, channel: Channel) -> RefusedError:
+    """What the peer's refusal or cut says.
+
+    Raises:
+        PeerError: ``foreign-statement``: it is not the peer's.
+        IntegrityError: it does not verify.
+    """
+    body: Cut | Refusal = parse(envelope, Cut).body if peek_kind(envelope) == "cut" else parse(envelope, Refusal).body
+    if body.issuer != channel.peer_key.hex():
+        raise PeerError("foreign-statement", "The other node showed a statement of somebody else as its own.")
+    if isinstance(body, Cut):
+        return RefusedError(body.code, f"The sender ended the transfer: {body.code}.", hint="`labxchange transfer list`.")
+    return RefusedError(body.code, body.sentence, hint=body.hint)
+
+
+def raise_refused(envelope: bytes, channel: Channel) -> NoReturn:
+    """Raise it."""
+    raise refused(envelope, channel)

@@ -1,0 +1,509 @@
+"""The sending side of transfers: answers contacts' requests, judges each by ``sharing.policy``, cuts what may not go on.
+
+Every refusal is a signed statement with a code and a sentence, and an entry. A download slot is taken in the transaction that
+writes ``transfer.started``; a resume of the same transfer by the same key is free. What was asked for is written down before it
+is sent, so a slot returns only on this node's own evidence that no whole file went out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from hashlib import sha256
+
+import msgspec
+from msgspec.structs import replace
+
+from labxchange.audit.entry import Entry, Who
+from labxchange.audit.events import Event
+from labxchange.encoding import frame
+from labxchange.errors import IntegrityError, LabxchangeError, NodeLocked, PeerError, RefusedError
+from labxchange.identity.card import parse_card
+from labxchange.identity.statement import Signed, parse
+from labxchange.net.channel import Channel, Stream
+from labxchange.node.catalog import Catalog, Loaded
+from labxchange.node.contacts import Contacts
+from labxchange.node.core import Core
+from labxchange.node.denials import Denials
+from labxchange.node.refusals import refusal_of
+from labxchange.node.shares import Origin, Shares
+from labxchange.node.witnessing import STOPPED, Witnessing
+from labxchange.settings import FETCH_BYTES
+from labxchange.sharing.exchange import Accept, Cut
+from labxchange.sharing.grant import Grant
+from labxchange.sharing.policy import Action, Allow, Deny, Facts, Request, decide
+from labxchange.store import shares as rows
+from labxchange.store import statements, transfers
+from labxchange.store.people import Contact
+from labxchange.store.shares import GrantRow, ShareRow
+from labxchange.store.transfers import TransferRow
+from labxchange.transfer.intervals import Interval, count, of_mask, to_mask
+from labxchange.transfer.send import Source, checked_intervals, send_chunks
+from labxchange.wire.control import messages
+from labxchange.wire.control.messages import (
+    Accepting,
+    Begin,
+    Deliver,
+    Fetch,
+    GetPage,
+    Nonce,
+    PageOf,
+    Refused,
+    Started,
+    Taken,
+    Waiting,
+    Witness,
+    decode,
+    decode_request,
+    encode,
+)
+
+_WATCH_S = 0.5
+
+
+class Active(msgspec.Struct, kw_only=True):
+    """An outgoing transfer while it is fetched from."""
+
+    row: TransferRow
+    loaded: Loaded
+    origin: Origin
+    gone: dict[int, str] = {}
+    tasks: set[asyncio.Task[object]] = set()
+    sent_bytes: int = 0
+    cut: Signed[Cut] | None = None
+
+
+class Serving:
+    """Answers requests.
+
+    Args:
+        take: reads one delivered statement; returns statements in reply.
+        flush: hands over what waits for a contact (called when they say that they are ready).
+    """
+
+    def __init__(
+        self,
+        core: Core,
+        contacts: Contacts,
+        denials: Denials,
+        catalog: Catalog,
+        shares: Shares,
+        witnessing: Witnessing,
+        *,
+        take: Callable[[str, bytes], list[bytes]],
+        ready: Callable[[str, int], None],
+    ) -> None:
+        self._core = core
+        self._contacts = contacts
+        self._denials = denials
+        self._catalog = catalog
+        self._shares = shares
+        self._witnessing = witnessing
+        self._take = take
+        self._ready = ready
+        self._active: dict[str, Active] = {}
+        self._waiting: dict[str, int] = {}
+
+    def waiting_from(self, key: str) -> int:
+        """How many offers an unverified contact said to have for us."""
+        return self._waiting.get(key, 0)
+
+    def sent_bytes(self, transfer: str) -> int:
+        active = self._active.get(transfer)
+        return active.sent_bytes if active else 0
+
+    # --- the door -----------------------------------------------------------------------------------------------------
+    async def handle(self, channel: Channel, stream: Stream) -> None:
+        """Answer one stream of a contact."""
+        key = channel.peer_key.hex()
+        request = decode_request(await stream.receive() or b"")
+        try:
+            row = self._welcome(key, request)
+            await self._dispatch(request, channel, stream, row)
+        except (RefusedError, IntegrityError, NodeLocked) as error:
+            await self._refuse(stream, error, key, type(request).__name__)
+
+    def _welcome(self, key: str, request: messages.Request) -> Contact:
+        """Only verified contacts whose trail is in order get past ``Waiting``."""
+        row = self._contacts.get(key)
+        if row is None or row.state == "blocked":
+            raise RefusedError("contact-blocked", "The connection is refused.")
+        if isinstance(request, Waiting):
+            return row
+        if row.state != "verified":
+            raise RefusedError(
+                "contact-unverified",
+                "The other side has not verified who you are yet.",
+                hint="Read your six words to them over the telephone; they are in `labxchange key show`.",
+            )
+        if row.trail in STOPPED and not isinstance(request, Witness):
+            raise RefusedError("trail-stopped", "Your audit trail contradicts what was seen of it; a person must decide first.")
+        return row
+
+    async def _dispatch(self, request: messages.Request, channel: Channel, stream: Stream, row: Contact) -> None:
+        match request:
+            case Waiting():
+                self._waiting[row.key] = request.offers
+                await stream.send(encode(Taken()), end=True)
+                self._ready(row.key, request.offers)
+            case Deliver():
+                replies = [reply for envelope in request.statements for reply in self._take(row.key, envelope)]
+                await stream.send(encode(Taken(statements=replies)), end=True)
+            case Witness():
+                await self._witnessing.answer(channel, stream, request)
+            case GetPage():
+                await self._page(stream, row, request)
+            case Begin():
+                await self._begin(channel, stream, row, request)
+            case Fetch():
+                await self._fetch(stream, row, request)
+
+    async def _refuse(self, stream: Stream, error: LabxchangeError, key: str, request: str) -> None:
+        self._denials.note(error.code, key)
+        if self._core.identity is None:
+            stream.reset()
+            return
+        refusal = refusal_of(self._core, error, to=key, request=request)
+        await stream.send(encode(Refused(statement=refusal.envelope)), end=True)
+
+    # --- judging ------------------------------------------------------------------------------------------------------
+    def _judge(
+        self, row: Contact, action: Action, share: str, version: int, transfer: str = ""
+    ) -> tuple[Allow | Deny, GrantRow | None]:
+        """Ask the policy for each grant that could allow it; the first that does, or the last reason against."""
+        request = Request(requester=row.key, action=action, share=share, version=version, transfer=transfer)
+        answer: tuple[Allow | Deny, GrantRow | None] = (
+            decide(request, self._facts(row, None, transfer), self._core.clock.now()),
+            None,
+        )
+        with self._core.database.begin() as tx:
+            candidates = rows.grants_for(tx, row.key, share, version)
+        for grant in candidates:
+            answer = (decide(request, self._facts(row, grant, transfer), self._core.clock.now()), grant)
+            if isinstance(answer[0], Allow):
+                return answer
+        return answer
+
+    def _facts(self, row: Contact, grant: GrantRow | None, transfer: str) -> Facts:
+        with self._core.database.begin() as tx:
+            current = self._contacts.get(row.key)
+            known = transfers.transfer(tx, transfer) if transfer else None
+            envelope = statements.get(tx, grant.statement) if grant else None
+            share = rows.share(tx, grant.share, grant.version) if grant else None
+            taken = transfers.slots_taken(tx, grant.grant, row.key, without=transfer) if grant else 0
+        return Facts(
+            owner=self._core.me,
+            contact=current.state if current else "unknown",
+            grant=parse(envelope, Grant).body if envelope else None,
+            revoked=bool(grant and grant.revocation),
+            retracted=bool(share and share.state == "retracted"),
+            slots_taken=taken,
+            transfer_owner=known.peer if known else "",
+            transfer_grant=known.grant if known else "",
+            clock_in_doubt=self._core.clock.in_doubt,
+        )
+
+    def _allowed(self, row: Contact, action: Action, share: str, version: int, transfer: str = "") -> GrantRow:
+        answer, grant = self._judge(row, action, share, version, transfer)
+        if isinstance(answer, Deny):
+            event = Event.GRANT_DENIED if action == "list" else Event.TRANSFER_REFUSED
+            self._core.record(
+                Entry(
+                    event=event,
+                    object_type="share",
+                    object_id=f"{share}/{version}",
+                    dataset=share,
+                    who=self.peer_who(row),
+                    counterparty=row.key,
+                    counterparty_name=row.name,
+                    result="denied",
+                    result_code=answer.code,
+                )
+            )
+            raise RefusedError(answer.code, answer.sentence, hint=answer.hint)
+        assert grant is not None
+        return grant
+
+    def peer_who(self, row: Contact) -> Who:
+        """A contact as the one who acts."""
+        card = parse_card(row.card).body
+        return Who(
+            person=card.name,
+            role=card.role,
+            organisation=card.organisation,
+            key=row.key,
+            authenticated="peer handshake",
+            actor="program",
+        )
+
+    def _share(self, share: str, version: int) -> ShareRow:
+        with self._core.database.begin() as tx:
+            row = rows.share(tx, share, version)
+        if row is None or row.owner != self._core.me:
+            raise RefusedError("grant-unknown", "There is no grant for this share version.", hint="Ask the sender to share it.")
+        return row
+
+    # --- pages --------------------------------------------------------------------------------------------------------
+    async def _page(self, stream: Stream, row: Contact, request: GetPage) -> None:
+        self._allowed(row, "list", request.share, request.version)
+        loaded = self._catalog.load(share := self._share(request.share, request.version))
+        digest = loaded.listing.body.body
+        if request.body != "listing":
+            if loaded.manifest is None:
+                raise RefusedError("manifest-not-ready", "The sender is still hashing this share.", hint="Try again later.")
+            digest = loaded.manifest.body.body if request.body == "manifest" else share.digests
+        with self._core.database.begin() as tx:
+            page = statements.page_of(tx, digest, request.number)
+        if page is None:
+            raise PeerError("range-outside", "The other node asked for a page that does not exist.")
+        await stream.send(encode(PageOf(data=page[0], last=page[1])), end=True)
+
+    # --- start --------------------------------------------------------------------------------------------------------
+    async def _begin(self, channel: Channel, stream: Stream, row: Contact, request: Begin) -> None:
+        nonce = self._core.random_bytes(32)
+        await stream.send(encode(Nonce(nonce=nonce)))
+        accepting = decode(await stream.receive(), Accepting)
+        accept = parse(accepting.statement, Accept)
+        body = accept.body
+        proof = possession_proof(nonce, channel.th2)
+        if body.issuer != row.key or body.transfer != request.transfer or body.proof != proof:
+            raise PeerError("proof-wrong", "The other node did not prove that it may start this transfer.")
+        with self._core.database.begin() as tx:
+            offered = next((grant for grant in rows.grants_owned(tx, self._core.me) if grant.offer == body.offer), None)
+        if offered is None:
+            raise RefusedError("grant-unknown", "There is no such offer.", hint="Ask the sender to share it again.")
+        share = self._share(offered.share, offered.version)
+        await self._shares.hashed(share.share, share.version)
+        share = self._share(offered.share, offered.version)
+        if share.state != "available" or share.listing != body.listing:
+            raise RefusedError("share-failed", "The sender could not read this share.", hint="Ask the sender to share it again.")
+        grant = self._allowed(row, "start", share.share, share.version, body.transfer)
+        self._start(row, share, grant, accept)
+        loaded = self._catalog.load(share)
+        assert loaded.manifest is not None
+        await stream.send(encode(Started(manifest=loaded.manifest.envelope)), end=True)
+        self._core.notices.publish("transfer", body.transfer)
+
+    def _start(self, row: Contact, share: ShareRow, grant: GrantRow, accept: Signed[Accept]) -> None:
+        """One transaction: the slot, the transfer, the entries."""
+        transfer, now = accept.body.transfer, self._core.clock.now()
+        with self._core.database.begin() as tx:
+            known = transfers.transfer(tx, transfer)
+        base = Entry(
+            event=Event.TRANSFER_ACCEPTED,
+            object_type="transfer",
+            object_id=transfer,
+            object_digest=accept.id,
+            dataset=share.share,
+            who=self.peer_who(row),
+            counterparty=row.key,
+            counterparty_name=row.name,
+        )
+        scope = self._shares.scope(share)
+        base = replace(base, study=scope.study, site=scope.site, category=scope.category)
+        if known is not None:
+            entries = [replace(base, event=Event.TRANSFER_RESUMED)]
+            fresh = replace(known, state="running", reason="")
+        else:
+            entries = [
+                base,
+                replace(base, event=Event.DOWNLOAD_RESERVED, object_type="grant", object_id=grant.grant, object_digest=""),
+                replace(base, event=Event.TRANSFER_STARTED, object_digest=share.manifest),
+            ]
+            fresh = TransferRow(
+                transfer=transfer,
+                direction="out",
+                peer=row.key,
+                share=share.share,
+                version=share.version,
+                grant=grant.grant,
+                state="running",
+                slot="reserved",
+                started_ms=now,
+            )
+        with self._core.act(*entries) as tx:
+            statements.put(tx, accept, about=transfer, now=now)
+            transfers.put_transfer(tx, fresh)
+        origin = msgspec.msgpack.decode(share.source, type=Origin)
+        self._active[transfer] = Active(row=fresh, loaded=self._catalog.load(share), origin=origin)
+
+    # --- bytes --------------------------------------------------------------------------------------------------------
+    async def _fetch(self, stream: Stream, row: Contact, request: Fetch) -> None:
+        active = self._active.get(request.transfer)
+        if active is None or active.row.peer != row.key:
+            raise RefusedError("transfer-unknown", "This transfer is not running.", hint="Resume it.")
+        checked_intervals(request.chunks, active.loaded.line, limit=2 * FETCH_BYTES)
+        task = asyncio.current_task()
+        assert task is not None
+        active.tasks.add(task)
+        source = Source(
+            active.origin.sources,
+            active.loaded.files,
+            active.loaded.line,
+            active.loaded.chunk_digests,
+            gone=active.gone,
+        )
+        gone_before = len(active.gone)
+        try:
+            self._permit(row, active)
+            with self._core.database.begin() as tx:
+                transfers.add_arrived(tx, request.transfer, list(request.chunks))
+            await send_chunks(
+                stream,
+                source,
+                request.chunks,
+                permitted=lambda: self._permit_quickly(active),
+                sent=lambda size: self._count(active, size),
+            )
+        except RefusedError as error:
+            cut = self._cut(active, error.code)
+            await stream.send(encode(Refused(statement=cut.envelope)), end=True)
+        except asyncio.CancelledError:
+            if active.cut is None:
+                raise
+            stream.reset()
+        finally:
+            active.tasks.discard(task)
+            source.close()
+            if len(active.gone) > gone_before:
+                self._name_gone(active, gone_before)
+
+    def _count(self, active: Active, size: int) -> None:
+        active.sent_bytes += size
+
+    def _permit(self, row: Contact, active: Active) -> None:
+        answer, _ = self._judge(row, "read", active.row.share, active.row.version, active.row.transfer)
+        if isinstance(answer, Deny):
+            raise RefusedError(answer.code, answer.sentence, hint=answer.hint)
+
+    def _permit_quickly(self, active: Active) -> None:
+        if active.cut is not None:
+            raise RefusedError(active.cut.body.code, "The transfer was ended.")
+
+    def _name_gone(self, active: Active, before: int) -> None:
+        """Files that changed since they were listed: each named once in the trail."""
+        entries = [
+            Entry(
+                event=Event.TRANSFER_SOURCE_CHANGED,
+                object_type="transfer",
+                object_id=active.row.transfer,
+                dataset=active.row.share,
+                who=self._core.who(actor="program"),
+                result="error",
+                result_code=reason,
+                new=active.loaded.files[file].path[:1000],
+            )
+            for file, reason in list(active.gone.items())[before:][:100]
+        ]
+        self._core.record(*entries)
+
+    # --- ending -------------------------------------------------------------------------------------------------------
+    async def watch(self) -> None:
+        """Judge running transfers twice a second, so an end, a revocation or a block acts within a second."""
+        while True:
+            await asyncio.sleep(_WATCH_S)
+            for active in list(self._active.values()):
+                if active.cut is None and active.row.state == "running":
+                    self._rejudge(active)
+
+    def judge_grant(self, grant: str) -> None:
+        """A grant changed: judge its transfers now."""
+        for active in list(self._active.values()):
+            if active.row.grant == grant and active.cut is None:
+                self._rejudge(active)
+
+    def judge_contact(self, key: str) -> None:
+        """A contact was blocked: judge their transfers now."""
+        for active in list(self._active.values()):
+            if active.row.peer == key and active.cut is None:
+                self._rejudge(active)
+
+    def _rejudge(self, active: Active) -> None:
+        row = self._contacts.get(active.row.peer)
+        assert row is not None
+        try:
+            self._permit(row, active)
+        except RefusedError as error:
+            self._cut(active, error.code)
+            for task in list(active.tasks):
+                task.cancel()
+
+    def _cut(self, active: Active, code: str) -> Signed[Cut]:
+        """End a transfer by a rule: say exactly what was sent, give the slot back when no whole file was, tell the peer."""
+        if active.cut is not None:
+            return active.cut
+        transfer = active.row.transfer
+        with self._core.database.begin() as tx:
+            sent = transfers.arrived_chunks(tx, transfer)
+        files, size = whole_files(active.loaded, sent)
+        cut = self._core.sign(
+            Cut,
+            transfer=transfer,
+            code=code,
+            side="sender",
+            files=files,
+            bytes=size,
+            arrived=sent[:1000],
+            more=count(sent[1000:]),
+        )
+        entry = Entry(
+            event=Event.TRANSFER_CUT,
+            object_type="transfer",
+            object_id=transfer,
+            object_digest=cut.id,
+            dataset=active.row.share,
+            who=self._core.who(actor="program"),
+            counterparty=active.row.peer,
+            counterparty_name=self._contacts.name(active.row.peer),
+            result="denied",
+            result_code=code,
+            details={"files": files, "bytes": size},
+        )
+        returned = active.row.slot == "reserved" and files == 0
+        entries = [entry]
+        if returned:
+            entries.append(
+                replace(
+                    entry,
+                    event=Event.DOWNLOAD_RETURNED,
+                    object_type="grant",
+                    object_id=active.row.grant,
+                    object_digest="",
+                    result="ok",
+                )
+            )
+        row = replace(active.row, state="cut", reason=code, slot="returned" if returned else active.row.slot)
+        with self._core.act(*entries) as tx:
+            statements.put(tx, cut, about=transfer, now=self._core.clock.now())
+            statements.post(tx, active.row.peer, cut.id)
+            transfers.put_transfer(tx, row)
+        active.cut, active.row = cut, row
+        del self._active[transfer]
+        self._core.notices.publish("transfer", transfer)
+        self._ready(active.row.peer, 0)
+        return cut
+
+    def finished(self, transfer: str) -> None:
+        """The receipt is there."""
+        self._active.pop(transfer, None)
+
+
+def possession_proof(nonce: bytes, th2: bytes) -> str:
+    """What the accept statement holds to prove possession of the key in this very session."""
+    return sha256(frame("labxchange accept v1", nonce, th2)).hexdigest()
+
+
+def whole_files(loaded: Loaded, chunks: list[Interval]) -> tuple[int, int]:
+    """How many files with bytes are whole in ``chunks``, and the bytes of all chunks."""
+    mask = to_mask(chunks, loaded.line.chunks)
+    files = 0
+    first = loaded.line.first_chunk
+    for begin, end in of_mask(mask):
+        low = int(first.searchsorted(begin, "left"))
+        high = int(first.searchsorted(end + 1, "right")) - 1
+        files += sum(1 for file in range(low, high) if first[file] < first[file + 1])
+    size = 0
+    for begin, end in of_mask(mask):
+        stop = loaded.line.chunk_at(end)
+        size += stop.offset + stop.length - loaded.line.chunk_at(begin).offset
+    return files, size
