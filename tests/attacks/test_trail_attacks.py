@@ -21,8 +21,8 @@ from labxchange.audit.checkpoint import cosign, cosigner_name
 from labxchange.audit.leaf import Leaf
 from labxchange.audit.verifier import Evidence, Result, Verdict
 from labxchange.audit.witness import Forked, RolledBack, Stale, judge, may_cosign
-from labxchange.encoding import b64encode, dump_json, frame
-from tests.unit.audit.world import CRO, SPONSOR, STRANGER, Trail, entry, sample
+from labxchange.encoding import b64encode, dump_json
+from tests.unit.audit.world import CRO, SPONSOR, STRANGER, Trail, entry, sample, sealed_again
 
 SEED = os.environ.get("LABXCHANGE_SEED", "1")
 TRUST = [SPONSOR.fingerprint, CRO.fingerprint]
@@ -48,19 +48,6 @@ def check(data: bytes, *seen: str) -> Result:
 
 def kind_of(line: bytes) -> str:
     return str(json.loads(line)["t"])
-
-
-def sealed_again(lines: list[bytes]) -> bytes:
-    """The owner counts and signs the file again."""
-    kept = [line for line in lines if kind_of(line) != "end"]
-    entries = sum(1 if kind_of(line) in ("leaf", "hash") else 0 for line in kept)
-    shown = sum(kind_of(line) == "leaf" for line in kept)
-    if kept and kind_of(kept[0]) == "index":
-        kept[0] = dump_json({**json.loads(kept[0]), "entries": entries, "shown": shown}) + b"\n"
-    digest = sha256(b"".join(kept)).digest()
-    signature = b64encode(SPONSOR.identity.sign_trail(frame("labxchange bundle v1", digest)))
-    end = {"t": "end", "lines": len(kept), "entries": entries, "shown": shown, "signature": signature}
-    return b"".join(kept) + dump_json(end) + b"\n"
 
 
 def rearranged() -> Iterator[tuple[str, int, list[bytes]]]:

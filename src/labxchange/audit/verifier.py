@@ -4,7 +4,7 @@
 
 The strategy: read the file once, line by line, keeping the right edge of the Merkle tree, the keys, the counters and what was
 promised, never the entries. Each rule is one method; a broken rule is a ``Reason`` that names the entry and the line. Damage
-that makes the rest unreadable stops the reading; the first hundred other reasons are collected.
+that makes the rest unreadable stops the reading; of the other reasons the first hundred for each verdict are collected.
 
 The five verdicts, the worst that applies:
 - INVALID: the file contradicts itself, a signature, or its own form: nothing in it can be relied on.
@@ -457,11 +457,12 @@ class _Scope:
 
 
 @dataclass(frozen=True)
-class _Restoration:
-    """A new epoch after a restore that held ``held`` entries."""
+class _Start:
+    """A new epoch that began with ``held`` entries, after a restore or with the owner's next key."""
 
     held: int
     epoch: int
+    restored: bool
 
 
 @dataclass(frozen=True)
@@ -480,6 +481,7 @@ _PHASES = {
     "index": 0, "card": 1, "key": 1, "seen": 2, "statement": 3,
     "leaf": 4, "hash": 4, "subtree": 4, "checkpoint": 4, "cosignature": 4, "end": 5,
 }  # fmt: skip
+_NEW_EPOCH = {"trail.restored", "key.rotated"}
 _NEW_RUN = {"system.started", "trail.restored"}
 _PROOF_OF_COMPLETION = {"receipt", "receipt-ack"}
 
@@ -491,6 +493,7 @@ class _Reading:
         self.trust = trust
         self.evidence = evidence
         self.reasons: list[Reason] = []
+        self.counted: dict[Verdict, int] = {}
         self.notes: list[str] = []
         self.claims: list[str] = []
         self.line = 0
@@ -526,7 +529,7 @@ class _Reading:
         self.backward = 0
         self.counters: dict[str, int] = {}
         self.heads: dict[str, int] = {}
-        self.restorations: list[_Restoration] = []
+        self.starts: list[_Start] = []
         self.mismatches: list[tuple[int, int, str]] = []
         self.note: _Note | None = None
         self.note_matches = False
@@ -546,7 +549,9 @@ class _Reading:
     # --- reasons
 
     def add(self, verdict: Verdict, code: str, text: str, *, entry: int | None = None, line: int | None = None) -> None:
-        if len(self.reasons) < REASONS_MAX:
+        """Count a reason; of each verdict the first hundred are kept, so that many small ones cannot hide a grave one."""
+        self.counted[verdict] = self.counted.get(verdict, 0) + 1
+        if self.counted[verdict] <= REASONS_MAX:
             at = line if line is not None else self.line
             self.reasons.append(Reason(verdict=verdict, code=code, text=printable(text), entry=entry, line=at or None))
 
@@ -586,7 +591,7 @@ class _Reading:
                 raise _Malformed("it is not of a kind that can stand here")
             self.enter(phase)
             if kind == "end":
-                self.end(value, data)
+                self.end(value)
             else:
                 self.digest.update(data)
                 _HANDLERS[str(kind)](self, value)
@@ -723,12 +728,13 @@ class _Reading:
             self.notes.append(text)
 
     def expect(self, seen: _Seen) -> None:
-        self.pending_count += 1
-        if self.pending_count > SEEN_MAX:
-            raise _Malformed("there are too many seen checkpoints")
         there = self.pending.setdefault(seen.note.size, [])
-        if len(there) >= KEYS_MAX:
-            raise _Malformed("there are too many seen checkpoints of one size")
+        self.pending_count += 1
+        if self.pending_count > SEEN_MAX or len(there) >= KEYS_MAX:
+            if seen.line is not None:
+                raise _Malformed("there are too many seen checkpoints")
+            self.notes.append("Some of the evidence was not used: there is too much of it.")
+            return
         for other in there:
             if other.note.origin == seen.note.origin and other.note.root != seen.note.root:
                 self.add(Verdict.DIVERGED, "two-roots", f"the owner signed two different histories of {seen.note.size} entries")
@@ -756,6 +762,7 @@ class _Reading:
             self.invalid("entry-altered", f"entry {seq} is not the one that was hashed", entry=seq)
         fields = self.entry(seq, data)
         opened = self.open(seq, fields["fields"], value["open"])
+        self.scoped(seq, fields["scopes"], opened)
         if fields["event"] == "transfer.completed" and fields["result"] == "ok":
             self.completion(seq, opened)
         self.shown += 1
@@ -812,15 +819,15 @@ class _Reading:
         if self.at is not None:
             if origin.epoch <= self.at.epoch:
                 raise _Malformed("its epoch is not later than the one before")
-            if event not in ("trail.restored", "key.rotated"):
+            if event not in _NEW_EPOCH:
                 if self.previous_shown or not self.excerpt:
                     raise _Malformed("a new epoch begins without saying why")
                 text = f"the first entry of epoch {origin.epoch} is not shown"
                 self.add(Verdict.INCOMPLETE, "epoch-start-withheld", text, entry=seq)
             elif event == "key.rotated" and origin.fingerprint == self.at.fingerprint:
                 raise _Malformed("a rotation of keys names the same key")
-        if event == "trail.restored":
-            self.restorations.append(_Restoration(seq, origin.epoch))
+        if event in _NEW_EPOCH and (self.at is not None or event == "trail.restored"):
+            self.starts.append(_Start(seq, origin.epoch, event == "trail.restored"))
         self.at = origin
 
     def count(self, seq: int, tags: list[tuple[str, int]]) -> None:
@@ -866,6 +873,13 @@ class _Reading:
         self.openings += len(opened)
         self.withheld += len(committed.keys() - opened.keys())
         return opened
+
+    def scoped(self, seq: int, tags: list[dict[str, Any]], opened: dict[str, str]) -> None:
+        """An entry that names a disclosed scope carries its tag: the key given for the scope is the one that was used."""
+        for scope in self.scopes.values():
+            if opened.get(scope.kind) == _encode(scope.name) and not any(item["tag"] == scope.tag for item in tags):
+                text = f"entry {seq} belongs to {scope.kind} {scope.name} and is not counted there"
+                self.invalid("scope-key-wrong", text, entry=seq)
 
     def completion(self, seq: int, opened: dict[str, str]) -> None:
         """A transfer that says completed needs the word of the other party."""
@@ -970,7 +984,7 @@ class _Reading:
 
     # --- the end
 
-    def end(self, value: dict[str, Any], data: bytes) -> None:
+    def end(self, value: dict[str, Any]) -> None:
         _keys(value, "lines", "entries", "shown", "signature")
         signature = _base64(value["signature"], 64)
         expected = (self.line - 1, self.tree.size, self.shown)
@@ -1014,11 +1028,13 @@ class _Reading:
         assert self.at is not None
         for seen in (*self.unmet, *(item for items in self.pending.values() for item in items)):
             origin, size = seen.note.origin, seen.note.size
-            after = [item for item in self.restorations if item.epoch > origin.epoch]
+            after = next((start for start in self.starts if start.epoch > origin.epoch), None)
             if origin.epoch > self.at.epoch or (origin == self.at and size > self.tree.size):
                 self.judge_newer(seen)
-            elif after and size > after[0].held:
-                self.missing = max(self.missing, size - after[0].held)
+            elif after is not None and size > after.held and after.restored:
+                self.missing = max(self.missing, size - after.held)
+            elif after is not None and size > after.held:
+                self.roll_back(seen, kept=after.held)
             elif size and self.excerpt:
                 self.notes.append("A checkpoint seen elsewhere falls between the shown entries and was not compared.")
             elif size:
@@ -1035,8 +1051,12 @@ class _Reading:
             text = f"the file says that it is older than a checkpoint of {size} entries: {lost} entries came after it"
             self.add(Verdict.INCOMPLETE, "older-than-evidence", text, entry=self.tree.size - 1, line=seen.line or 0)
         else:
-            text = f"the trail was rolled back: the owner had signed {size} entries, and {lost} of them are gone"
-            self.add(Verdict.DIVERGED, "rolled-back", text, entry=self.tree.size - 1, line=seen.line or 0)
+            self.roll_back(seen, kept=min(size, self.tree.size))
+
+    def roll_back(self, seen: _Seen, *, kept: int) -> None:
+        size = seen.note.size
+        text = f"the trail was rolled back: the owner had signed {size} entries, and {size - kept} of them are gone"
+        self.add(Verdict.DIVERGED, "rolled-back", text, entry=kept - 1 if kept else 0, line=seen.line or 0)
 
     def seen_at(self, note: _Note, line: _Line) -> int | None:
         match = _COSIGNER.fullmatch(line.name)
@@ -1044,7 +1064,7 @@ class _Reading:
         return _cosigned_at(note, line, party.cosign_keys) if party is not None else None
 
     def judge_restorations(self) -> None:
-        for item in self.restorations:
+        for item in (start for start in self.starts if start.restored):
             known = f"{self.missing} entries missing" if self.missing else "no entry is known to be missing"
             text = f"the trail was restored from a backup that held {item.held} entries: {known}"
             self.add(Verdict.INCOMPLETE, "restored", text, entry=item.held, line=0)
@@ -1065,7 +1085,7 @@ class _Reading:
 
     def result(self) -> Result:
         self.conclude()
-        worst = max((reason.verdict for reason in self.reasons), key=_ORDER.index, default=Verdict.VALID)
+        worst = max(self.counted, key=_ORDER.index, default=Verdict.VALID)
         if worst is Verdict.VALID and not self.anchored:
             worst = Verdict.UNANCHORED
         self.tell()

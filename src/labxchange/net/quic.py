@@ -14,6 +14,7 @@ import datetime
 import ssl
 from hashlib import sha256
 
+from aioquic.buffer import Buffer  # type: ignore[attr-defined]
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.packet import QuicFrameType, QuicProtocolVersion
@@ -36,9 +37,12 @@ DATAGRAM_BYTES = 1232
 IDLE_TIMEOUT_S = 30.0
 _PROBE_MAX_S = 2.0
 _VARINT_MAX_BYTES = 8
+_TLS_BUFFER_BYTES = 4096
 
 PRIVATE_NAMES = {
     "QuicConnection": (
+        "_initialize",
+        "_crypto_buffers",
         "_write_connection_limits",
         "_write_stream_limits",
         "_on_connection_limit_delivery",
@@ -199,6 +203,11 @@ class BoundedConnection(QuicConnection):
         self.__dict__.clear()
 
     # in place of aioquic's
+
+    def _initialize(self, peer_cid: bytes) -> None:
+        super()._initialize(peer_cid)
+        # What TLS says here is under 2 KiB; aioquic's three buffers of 16 KiB are most of what a half-open connection costs.
+        self._crypto_buffers = {epoch: Buffer(capacity=_TLS_BUFFER_BYTES) for epoch in self._crypto_buffers}
 
     def _write_connection_limits(self, builder: QuicPacketBuilder, space: QuicPacketSpace) -> None:
         data, streams = self._local_max_data, self._local_max_streams_bidi

@@ -100,6 +100,7 @@ class Core:
             UnavailableError: ``disk-full``; nothing happened.
         """
         assert self.trail is not None
+        assert not self.database.busy, "an act is durable at its end, so it cannot be part of another transaction"
         try:
             with self.database.begin() as tx:
                 for entry in entries:

@@ -209,6 +209,17 @@ class Keys:
             raise
         return seed, how
 
+    async def reauthenticate(self, passphrase: str) -> None:
+        """A fresh unlock before an act that needs one; keys stay as they are.
+
+        Raises:
+            InputError: ``passphrase-wrong``, ``no-unlock-method``.
+        """
+        self._core.require()
+        sealed = self.load()
+        assert sealed is not None
+        await self._unseal(sealed, passphrase=passphrase, credential_file="")
+
     def _begin_epoch(self) -> None:
         """After `node restore`: a new epoch that names what the backup held."""
         trail = self._core.trail

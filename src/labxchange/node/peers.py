@@ -102,7 +102,11 @@ class Peers:
         self._denials.note(reason, address[0])
 
     def on_channel(self, channel: Channel) -> None:
-        """A connection is ready, whoever dialled."""
+        """Somebody connected."""
+        self.adopt(channel)
+
+    def adopt(self, channel: Channel) -> None:
+        """A connection to a contact is ready, whoever dialled."""
         key = channel.peer_key.hex()
         if self.closing:
             channel.close("node-stopping")
@@ -194,7 +198,7 @@ class Peers:
                 continue
             self._remember(key.hex(), address)
             if invitation is None:
-                self.on_channel(channel)
+                self.adopt(channel)
             return channel
         raise failure
 

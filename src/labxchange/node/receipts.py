@@ -30,7 +30,7 @@ from labxchange.node.catalog import Loaded
 from labxchange.node.clock import local_text
 from labxchange.node.contacts import Contacts
 from labxchange.node.core import Core
-from labxchange.node.values import ReceiptInfo
+from labxchange.node.values import ReceiptInfo, ReceivedInfo
 from labxchange.settings import SOFTWARE
 from labxchange.sharing.exchange import Accept, Counts, Path, Receipt, ReceiptAck
 from labxchange.sharing.share import Share
@@ -229,6 +229,7 @@ class Receipts:
             leaf = trail.leaf(tx, seq)
         answer = self._core.sign(
             ReceiptAck,
+            transfer=body.transfer,
             receipt=signed.id,
             checkpoint=note,
             index=seq,
@@ -241,6 +242,19 @@ class Receipts:
             statements.put(tx, answer, about=body.transfer, now=now)
         self._core.notices.publish("transfer", body.transfer)
         return answer.envelope
+
+    def report(self, transfer: str) -> ReceivedInfo:
+        """The verification report of an incoming transfer.
+
+        Raises:
+            InputError: ``report-none``.
+        """
+        with self._core.database.begin() as tx:
+            row = transfers.transfer(tx, transfer)
+        if row is None or not row.report:
+            raise InputError("report-none", "There is no verification report for this transfer yet.")
+        report = msgspec.msgpack.decode(row.report, type=Report)
+        return ReceivedInfo(transfer=transfer, destination=row.destination.decode(errors="replace"), report=report)
 
     # --- showing ------------------------------------------------------------------------------------------------------
     def show(self, transfer: str) -> ReceiptInfo:

@@ -200,6 +200,7 @@ class Serving:
             slots_taken=taken,
             transfer_owner=known.peer if known else "",
             transfer_grant=known.grant if known else "",
+            slot_held=bool(known and known.slot in ("reserved", "used")),
             clock_in_doubt=self._core.clock.in_doubt,
         )
 
@@ -301,15 +302,13 @@ class Serving:
         )
         scope = self._shares.scope(share)
         base = replace(base, study=scope.study, site=scope.site, category=scope.category)
+        reserved = replace(base, event=Event.DOWNLOAD_RESERVED, object_type="grant", object_id=grant.grant, object_digest="")
         if known is not None:
-            entries = [replace(base, event=Event.TRANSFER_RESUMED)]
-            fresh = replace(known, state="running", reason="")
+            entries = [replace(base, event=Event.TRANSFER_RESUMED)] + ([reserved] if known.slot == "returned" else [])
+            slot = "reserved" if known.slot == "returned" else known.slot
+            fresh = replace(known, state="running", reason="", slot=slot)
         else:
-            entries = [
-                base,
-                replace(base, event=Event.DOWNLOAD_RESERVED, object_type="grant", object_id=grant.grant, object_digest=""),
-                replace(base, event=Event.TRANSFER_STARTED, object_digest=share.manifest),
-            ]
+            entries = [base, reserved, replace(base, event=Event.TRANSFER_STARTED, object_digest=share.manifest)]
             fresh = TransferRow(
                 transfer=transfer,
                 direction="out",

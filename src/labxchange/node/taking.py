@@ -53,16 +53,16 @@ class Taking:
         self._finished = finished
         self._takers: dict[str, Callable[[str, bytes], list[bytes]]] = {
             "card": self._card,
-            "share": lambda key, raw: self._quiet(inbox.take_share(self._own(key, raw, Share))),
-            "listing": lambda key, raw: self._quiet(inbox.take_listing(self._own(key, raw, Listing))),
-            "manifest": lambda key, raw: self._quiet(inbox.take_manifest(self._own(key, raw, Manifest))),
-            "offer": lambda key, raw: self._quiet(inbox.take_offer(self._own(key, raw, Offer))),
+            "share": self._into(Share, inbox.take_share),
+            "listing": self._into(Listing, inbox.take_listing),
+            "manifest": self._into(Manifest, inbox.take_manifest),
+            "offer": self._into(Offer, inbox.take_offer),
             "grant": self._grant,
             "revocation": self._revocation,
             "progress": self._progress,
             "cut": self._cut,
             "receipt": self._receipt,
-            "receipt-ack": lambda key, raw: self._quiet(receipts.take_ack(self._own(key, raw, ReceiptAck))),
+            "receipt-ack": self._into(ReceiptAck, receipts.take_ack),
             "refusal": self._refusal,
             "extension-request": self._extension,
         }
@@ -89,8 +89,14 @@ class Taking:
             raise PeerError("foreign-statement", "A contact delivered a statement of somebody else as its own.")
         return signed
 
-    def _quiet(self, _: object) -> list[bytes]:
-        return []
+    def _into(self, kind: type[B], take: Callable[[Signed[B]], object]) -> Callable[[str, bytes], list[bytes]]:
+        """A taker that verifies, hands over, and answers nothing."""
+
+        def taker(key: str, envelope: bytes) -> list[bytes]:
+            take(self._own(key, envelope, kind))
+            return []
+
+        return taker
 
     def _card(self, key: str, envelope: bytes) -> list[bytes]:
         self._contacts.update_card(self._own(key, envelope, Card))

@@ -110,6 +110,7 @@ class ReceiptAck(Statement, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     kind = "receipt-ack"
 
+    transfer: ShortId
     receipt: Digest
     checkpoint: Note
     index: Count

@@ -37,8 +37,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
-    """What the store knows about it. ``slots_taken`` counts this requester's transfers under the grant, without this one;
-    ``transfer_owner`` and ``transfer_grant`` are empty while the transfer is not known."""
+    """What the store knows about it. ``slots_taken`` counts this requester's download slots under the grant, without this
+    transfer's; ``transfer_owner`` and ``transfer_grant`` are empty while the transfer is not known; ``slot_held`` is true while
+    it holds a slot (a slot that was returned is not held)."""
 
     owner: str
     contact: ContactState
@@ -48,6 +49,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     slots_taken: int
     transfer_owner: str
     transfer_grant: str
+    slot_held: bool
     clock_in_doubt: bool
 
 
@@ -127,9 +129,9 @@ def _transfer(request: Request, facts: Facts) -> Deny | None:
         return Deny(
             code="transfer-foreign", sentence="This transfer belongs to somebody else.", hint="Start a transfer of your own."
         )
-    if request.action == "read" and not facts.transfer_owner:
+    if request.action == "read" and not facts.slot_held:
         return Deny(code="transfer-unknown", sentence="This transfer was never started.", hint="Receive the share again.")
-    if not facts.transfer_owner and facts.slots_taken >= grant.downloads:
+    if not facts.slot_held and facts.slots_taken >= grant.downloads:
         return Deny(
             code="downloads-exhausted",
             sentence=f"All {grant.downloads} downloads of this grant are taken.",

@@ -57,7 +57,8 @@ def _held(lock: Path) -> UnavailableError:
 
 
 class Database:
-    """The open database. ``begin()`` gives a connection inside one transaction: all of it is durable, or none.
+    """The open database. ``begin()`` gives a connection inside one transaction: all of it is durable, or none. A block within
+    a block joins it, so what reads may be called from what writes.
 
     Raises (constructor):
         UnavailableError: ``node-already-running``, ``disk-full``.
@@ -113,15 +114,23 @@ class Database:
 
     @contextmanager
     def begin(self) -> Iterator[Connection]:
-        """One transaction; durable when the block ends, undone when it raises.
+        """One transaction; durable when the outermost block ends, undone when it raises.
 
         Raises:
             UnavailableError: ``disk-full``; nothing of the block has happened.
             IntegrityError: ``database-damaged``.
         """
         assert self._connection is not None, "the database is closed"
+        if self._connection.in_transaction():
+            yield self._connection
+            return
         with self._mapped(), self._connection.begin():
             yield self._connection
+
+    @property
+    def busy(self) -> bool:
+        """True inside a transaction."""
+        return self._connection is not None and self._connection.in_transaction()
 
     def backup(self, target: Path) -> None:
         """A consistent copy of the running database (SQLite's online backup)."""

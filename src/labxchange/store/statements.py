@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from hashlib import sha256
 from typing import Any
 
-from sqlalchemy import Connection, delete, distinct, func, select
+from sqlalchemy import Connection, delete, func, select
 from sqlalchemy.dialects.sqlite import insert
 
 from labxchange.identity.statement import Signed
@@ -49,6 +49,12 @@ def about(tx: Connection, subject: str, kind: str) -> list[bytes]:
     return list(tx.execute(query.order_by(statements.c.stored_ms, statements.c.id)).scalars())
 
 
+def of_kind(tx: Connection, kind: str) -> list[bytes]:
+    """All envelopes of a kind, oldest first."""
+    query = select(statements.c.envelope).where(statements.c.kind == kind)
+    return list(tx.execute(query.order_by(statements.c.stored_ms, statements.c.id)).scalars())
+
+
 def post(tx: Connection, peer: str, statement: str) -> None:
     """Put a kept statement into the outbox for ``peer``."""
     tx.execute(insert(outbox).values(peer=peer, statement=statement))
@@ -70,7 +76,7 @@ def unpost(tx: Connection, ids: Iterable[int]) -> None:
 
 
 def peers_with_post(tx: Connection) -> list[str]:
-    return list(tx.execute(select(distinct(outbox.c.peer))).scalars())
+    return list(tx.execute(select(outbox.c.peer).distinct()).scalars())
 
 
 def put_body(tx: Connection, data: bytes) -> str:

@@ -228,6 +228,20 @@ class Trail:
             opened.append(Opening(name=name, subject=subject, salt=plain[:SALT_BYTES], value=plain[SALT_BYTES:]))
         return tuple(opened)
 
+    def newest(self, tx: Connection, *, event: str = "", since: int = 0, until: int = 0) -> Iterator[int]:
+        """Seqs, newest first, of entries whose event begins with ``event``, between two times (UTC ms; 0: open)."""
+        query = select(trail_entries.c.seq).order_by(trail_entries.c.seq.desc())
+        if event:
+            query = query.where(trail_entries.c.event.startswith(event, autoescape=True))
+        if since:
+            query = query.where(trail_entries.c.utc_ms >= since)
+        if until:
+            query = query.where(trail_entries.c.utc_ms < until)
+        yield from tx.execute(query).scalars().all()
+
+    def entry(self, tx: Connection, seq: int) -> StoredEntry:
+        return StoredEntry(seq=seq, leaf=self.leaf(tx, seq), openings=self.openings(tx, seq))
+
     def entries(self, tx: Connection, *, first: int = 0, last: int | None = None) -> Iterator[StoredEntry]:
         """Entries first..last (inclusive; None: to the end) in order."""
         end = self.size - 1 if last is None else min(last, self.size - 1)

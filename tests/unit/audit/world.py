@@ -5,6 +5,7 @@ Everything is derived from a seed text: keys, salts, times. Nothing here is used
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
 
@@ -14,7 +15,7 @@ from labxchange.audit.entry import Entry, Who
 from labxchange.audit.events import Event
 from labxchange.audit.scope import Scope, ScopeCount, scope_key, tag_of
 from labxchange.audit.witness import EpochStart, Seen
-from labxchange.encoding import b64encode, dump_json
+from labxchange.encoding import b64encode, dump_json, frame
 from labxchange.identity.card import Card
 from labxchange.identity.fingerprint import fingerprint
 from labxchange.identity.keys import Identity
@@ -233,6 +234,21 @@ class Trail:
         tags = [tag_of(self.party.identity.scope_key, scope) for scope in scopes]
         heads = [ScopeCount(tag=tag, counter=self.counters.get(tag, 0)) for tag in tags]
         return self.write(Entry(event=Event.TRAIL_SCOPE_HEADS, object_type="trail"), heads=heads)
+
+
+def sealed_again(lines: Sequence[bytes]) -> bytes:
+    """The sponsor counts and signs a file again after its lines were changed; what cannot be counted is left as it is."""
+    values = [json.loads(line) for line in lines]
+    kept = [line for line, value in zip(lines, values, strict=True) if value.get("t") != "end"]
+    shown = sum(value.get("t") == "leaf" for value in values)
+    entries = shown + sum(value.get("t") == "hash" for value in values)
+    levels = [value.get("level") for value in values if value.get("t") == "subtree"]
+    entries += sum(1 << level for level in levels if isinstance(level, int) and 0 <= level < 50)
+    if values and values[0].get("t") == "index":
+        kept[0] = dump_json({**values[0], "entries": entries, "shown": shown}) + b"\n"
+    signature = SPONSOR.identity.sign_trail(frame("labxchange bundle v1", sha256(b"".join(kept)).digest()))
+    end = {"t": "end", "lines": len(kept), "entries": entries, "shown": shown, "signature": b64encode(signature)}
+    return b"".join(kept) + dump_json(end) + b"\n"
 
 
 SPONSOR = Party("sponsor", "Ada Sponsor", "Acme Pharma")

@@ -1,0 +1,548 @@
+"""The node: one async API over everything, for the faces; each verb checks, acts through the trail, and returns frozen values.
+
+It joins the parts (keys, contacts, peers, shares, grants, inbox, serving, receiving, receipts, witnessing) and owns their life:
+open the store, judge the clock, unlock, listen, take up what was under way, and stop cleanly. The same node runs over real
+sockets and over the simulated network: network, clock and random bytes are arguments.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+from collections.abc import AsyncIterator, Callable
+
+from labxchange.audit.entry import Entry
+from labxchange.audit.events import Event
+from labxchange.dataset.listing import Listing
+from labxchange.errors import InputError, UnavailableError
+from labxchange.identity.sealing import Argon
+from labxchange.identity.statement import parse
+from labxchange.net.channel import Channel, Stream
+from labxchange.net.network import Network
+from labxchange.node import values
+from labxchange.node.addresses import local_addresses
+from labxchange.node.catalog import Catalog
+from labxchange.node.clock import Clock, elapsed_ms, utc_text, wall_ms
+from labxchange.node.contacts import Contacts
+from labxchange.node.core import Core
+from labxchange.node.denials import Denials
+from labxchange.node.grants import Grants, Terms
+from labxchange.node.home import Home
+from labxchange.node.inbox import Inbox
+from labxchange.node.keys import Keys, Profile
+from labxchange.node.peers import Peers
+from labxchange.node.receipts import Receipts
+from labxchange.node.receiving import Receiving
+from labxchange.node.serving import Serving
+from labxchange.node.shares import Shares
+from labxchange.node.taking import Taking
+from labxchange.node.trails import Trails
+from labxchange.node.verbs import Verbs
+from labxchange.node.witnessing import Witnessing
+from labxchange.settings import CLOCK_PERSIST_S, DEFAULT_PORT, SOFTWARE
+from labxchange.store import settings, shares, statements, transfers
+from labxchange.store.database import Database
+from labxchange.store.transfers import TransferRow
+
+_CLEAN = "stopped-cleanly"
+
+
+class Node(Verbs):
+    """A running node. ``open`` it, use its verbs, ``close`` it.
+
+    Args:
+        network: where UDP ports are opened.
+        host: numeric address to listen on; empty: all.
+        argon: cost of the passphrase slot; lower only in tests.
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        network: Network,
+        *,
+        host: str = "",
+        wall: Callable[[], int] = wall_ms,
+        elapsed: Callable[[], int] = elapsed_ms,
+        random_bytes: Callable[[int], bytes] = secrets.token_bytes,
+        argon: Argon | None = None,
+    ) -> None:
+        home.create()
+        database = Database(home.database, now_text=utc_text(wall()))
+        with database.begin() as tx:
+            largest = int(settings.get(tx, "largest-time") or 0)
+        clock = Clock(largest_seen=largest, wall=wall, elapsed=elapsed)
+        self.core = Core(home=home, database=database, clock=clock, random_bytes=random_bytes)
+        self._host = host
+        self._port = 0
+        self._started = 0
+        self._tasks: list[asyncio.Task[None]] = []
+        core = self.core
+        self.keys = Keys(core, argon=argon)
+        self.denials = Denials(core)
+        self.contacts = Contacts(core, self.denials)
+        self.catalog = Catalog(core)
+        self.receipts = Receipts(core, self.contacts)
+        self.inbox = Inbox(core, self.contacts)
+        self.witnessing = Witnessing(core, self.contacts)
+        self.grants = Grants(core, self.contacts, wake=self._wake, judge=self._judge_grant)
+        self.shares = Shares(core, self.contacts, self.catalog, self.grants, wake=self._wake)
+        self.receiving = Receiving(
+            core, self.contacts, self.catalog, self.inbox, self.receipts, connect=self._connect, wake=self._wake
+        )
+        self.taking = Taking(
+            core, self.contacts, self.denials, self.inbox, self.receiving, self.receipts, finished=self._finished
+        )
+        self.serving = Serving(
+            core,
+            self.contacts,
+            self.denials,
+            self.catalog,
+            self.shares,
+            self.witnessing,
+            take=self.taking.take,
+            ready=self._peer_ready,
+        )
+        self.peers = Peers(
+            core,
+            self.contacts,
+            self.denials,
+            network,
+            handler=self._handle,
+            take=self.taking.take,
+            greet=self._greet,
+            has_work=self.receiving.has_work,
+        )
+        self.trails = Trails(core, self.contacts)
+
+    # --- wiring -------------------------------------------------------------------------------------------------------
+    def _wake(self, key: str) -> None:
+        self.peers.wake(key)
+
+    def _judge_grant(self, grant: str) -> None:
+        self.serving.judge_grant(grant)
+
+    def _finished(self, transfer: str) -> None:
+        self.serving.finished(transfer)
+
+    async def _connect(self, key: str) -> Channel:
+        return await self.peers.channel(key)
+
+    async def _handle(self, channel: Channel, stream: Stream) -> None:
+        await self.serving.handle(channel, stream)
+
+    async def _greet(self, channel: Channel) -> None:
+        key = channel.peer_key.hex()
+        self.receiving.nudge(key)
+        await self.witnessing.show(channel)
+
+    def _peer_ready(self, key: str, offers: int) -> None:
+        """The contact says that it is there, or that something waits."""
+        if offers:
+            self.core.notices.publish("inbox", key)
+        self.receiving.nudge(key)
+        self.peers.wake(key)
+
+    # --- life ---------------------------------------------------------------------------------------------------------
+    async def open(self, *, unlock: bool = True) -> None:
+        """Take up the identity and, where the node can unlock itself, everything else.
+
+        Raises:
+            IntegrityError: ``key-file-damaged``.
+        """
+        core = self.core
+        self._started = core.clock.now()
+        if self.keys.load() is not None:
+            with core.database.begin() as tx:
+                clean = settings.get(tx, _CLEAN) == b"1"
+                first = settings.get(tx, _CLEAN) is None
+            entries = [] if clean or first else [Entry(event=Event.SYSTEM_RECOVERED, object_type="node")]
+            with core.act(*entries, Entry(event=Event.SYSTEM_STARTED, object_type="node")) as tx:
+                settings.put(tx, _CLEAN, b"0")
+            if unlock and core.home.unlock.exists():
+                with contextlib.suppress(InputError):
+                    await self.unlock()
+        self._tasks = [asyncio.ensure_future(self._tick()), asyncio.ensure_future(self.serving.watch())]
+
+    async def _tick(self) -> None:
+        """The minute's work: clock, denials, grants that end."""
+        while True:
+            self._check_clock()
+            if self.core.identity is not None:
+                self.shares_expire()
+            self.denials.flush()
+            with self.core.database.begin() as tx:
+                settings.put(tx, "largest-time", str(self.core.clock.largest).encode())
+            await asyncio.sleep(CLOCK_PERSIST_S / 12)
+
+    def shares_expire(self) -> None:
+        self.grants.expire()
+
+    def _check_clock(self) -> None:
+        clock = self.core.clock
+        clock.now()
+        if self.core.identity is None:
+            return
+        jumps, clock.jumps = clock.jumps, []
+        for before, after, adopted in jumps:
+            self.core.record(
+                Entry(
+                    event=Event.CLOCK_JUMPED,
+                    object_type="clock",
+                    old=utc_text(before),
+                    new=utc_text(after),
+                    who=self.core.who(actor="program"),
+                    result="ok" if adopted else "denied",
+                    result_code="" if adopted else "clock-in-doubt",
+                )
+            )
+
+    async def _go_online(self) -> None:
+        """Unlocked: listen, readdress the card, take up what was under way."""
+        with self.core.database.begin() as tx:
+            port = int(settings.get(tx, "port") or 0)
+            given = (settings.get(tx, "addresses") or b"").decode().split()
+        try:
+            self._port = await self.peers.endpoint.listen(self._host, port or DEFAULT_PORT)
+        except UnavailableError:
+            if port:
+                raise
+            self._port = await self.peers.endpoint.listen(self._host, 0)
+        with self.core.database.begin() as tx:
+            settings.put(tx, "port", str(self._port).encode())
+        hosts = given or local_addresses(self._host)
+        self.keys.readdress([host if ":" in host and not host.endswith("]") else f"{host}:{self._port}" for host in hosts][:8])
+        await self.shares.resume_hashing()
+        self.receiving.resume_all()
+        self.peers.wake_all()
+
+    async def close(self) -> None:
+        """Stop cleanly: transfers pause, the trail says so, everything is on the disk."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.receiving.close()
+        await self.shares.close()
+        await self.peers.close()
+        self.denials.flush()
+        if self.core.trail is not None:
+            with self.core.act(Entry(event=Event.SYSTEM_STOPPED, object_type="node")) as tx:
+                settings.put(tx, _CLEAN, b"1")
+        self.keys.lock()
+        self.core.database.close()
+
+    # --- keys ---------------------------------------------------------------------------------------------------------
+    async def key_create(
+        self,
+        *,
+        name: str,
+        organisation: str,
+        role: str = "",
+        country: str = "",
+        passphrase: str = "",
+        credential_file: str = "",
+        keyring: bool = False,
+    ) -> values.Me:
+        profile = Profile(name=name, organisation=organisation, role=role, country=country)
+        await self.keys.create(profile, passphrase=passphrase, credential_file=credential_file, keyring=keyring)
+        await self._go_online()
+        return self.keys.show()
+
+    async def key_show(self) -> values.Me:
+        return self.keys.show()
+
+    async def key_backup(self, *, path: str, backup_passphrase: str, passphrase: str = "") -> values.Me:
+        await self.keys.backup(path, backup_passphrase=backup_passphrase, passphrase=passphrase)
+        return self.keys.show()
+
+    async def key_restore(
+        self, *, path: str, backup_passphrase: str, passphrase: str = "", credential_file: str = "", keyring: bool = False
+    ) -> values.Me:
+        await self.keys.restore(
+            path, backup_passphrase=backup_passphrase, passphrase=passphrase, credential_file=credential_file, keyring=keyring
+        )
+        await self._go_online()
+        return self.keys.show()
+
+    async def unlock(self, *, passphrase: str = "", credential_file: str = "") -> values.Me:
+        was_locked = self.core.identity is None
+        await self.keys.unlock(passphrase=passphrase, credential_file=credential_file)
+        if was_locked:
+            await self._go_online()
+        return self.keys.show()
+
+    # --- contacts -----------------------------------------------------------------------------------------------------
+    def _contact(self, text: str) -> values.ContactInfo:
+        row = self.contacts.find(text)
+        return self.contacts.info(row, connected=self.peers.connected(row.key) is not None)
+
+    async def contact_invite(self, *, made_for: str = "") -> values.InvitationMade:
+        invitation = self.contacts.invite(made_for=made_for)
+        advice = (
+            "This node's port has not been seen to answer from outside. If the other person cannot reach you, "
+            "let them invite you instead: one reachable side is enough."
+        )
+        return values.InvitationMade(text=invitation.text(), id=invitation.id.hex(), expires=invitation.expires, advice=advice)
+
+    async def contact_accept(self, *, text: str) -> values.ContactInfo:
+        invitation = self.contacts.read(text)
+        channel = await self.peers.meet(invitation)
+        self.contacts.add(channel.card, verified=False)
+        self.peers.adopt(channel)
+        return self._contact(channel.peer_key.hex())
+
+    async def contact_list(self) -> list[values.ContactInfo]:
+        return [self.contacts.info(row, connected=self.peers.connected(row.key) is not None) for row in self.contacts.all()]
+
+    async def contact_verify(self, *, contact: str, words: list[str]) -> values.ContactInfo:
+        row = self.contacts.verify(contact, words)
+        self.peers.spawn(self.peers.nudge(row.key))
+        self.peers.wake(row.key)
+        return self._contact(row.key)
+
+    async def contact_block(self, *, contact: str, reason: str = "") -> values.ContactInfo:
+        row = self.contacts.block(contact, reason=reason)
+        self.serving.judge_contact(row.key)
+        self.peers.drop(row.key, "contact-blocked")
+        return self._contact(row.key)
+
+    async def contact_unblock(self, *, contact: str, reason: str = "") -> values.ContactInfo:
+        return self._contact(self.contacts.unblock(contact, reason=reason).key)
+
+    async def contact_accept_trail(self, *, contact: str, reason: str) -> values.ContactInfo:
+        row = self.contacts.accept_trail(contact, reason=reason)
+        self.peers.wake(row.key)
+        return self._contact(row.key)
+
+    # --- shares -------------------------------------------------------------------------------------------------------
+    async def share_create(
+        self,
+        *,
+        paths: list[str],
+        to: list[str],
+        share: str = "",
+        title: str = "",
+        note: str = "",
+        purpose: str = "",
+        study: str = "",
+        site: str = "",
+        category: str = "",
+        not_before: int = 0,
+        not_after: int = 0,
+        downloads: int = 3,
+    ) -> values.ShareInfo:
+        terms = Terms(
+            title=title,
+            note=note,
+            purpose=purpose,
+            study=study,
+            site=site,
+            category=category,
+            not_before=not_before,
+            not_after=not_after,
+            downloads=downloads,
+        )
+        return await self.shares.create(paths, to, terms, share=share)
+
+    async def share_list(self) -> list[values.ShareInfo]:
+        self.core.require()
+        return self.shares.all()
+
+    async def share_status(self, *, share: str) -> values.ShareInfo:
+        self.core.require()
+        return self.shares.info(self.shares.find(share))
+
+    async def share_hashed(self, *, share: str) -> values.ShareInfo:
+        """Wait until the manifest is signed."""
+        row = self.shares.find(share)
+        await self.shares.hashed(row.share, row.version)
+        return self.shares.info(row)
+
+    async def share_revoke(self, *, share: str, contact: str = "", reason: str = "") -> values.ShareInfo:
+        row, version = self._versions(share)
+        self.grants.revoke(row.share, version, contact=contact, reason=reason)
+        return self.shares.info(row)
+
+    async def share_extend(self, *, share: str, until: int, contact: str = "", reason: str = "") -> values.ShareInfo:
+        row, version = self._versions(share)
+        self.grants.extend(row.share, version, contact=contact, until=until, reason=reason)
+        return self.shares.info(row)
+
+    def _versions(self, text: str) -> tuple[shares.ShareRow, int]:
+        """The share that a text names, and the one version it names (0: all)."""
+        row = self.shares.find(text)
+        return row, row.version if "/" in text and text.rpartition("/")[2].isdigit() else 0
+
+    async def request_extension(self, *, share: str, until: int, reason: str = "") -> values.InboxItem:
+        key = self.inbox.ask_extension(share, until=until, reason=reason)
+        self.peers.wake(key)
+        return self.inbox.item(self.inbox.find(share))
+
+    # --- inbox and transfers ------------------------------------------------------------------------------------------
+    async def inbox_list(self) -> list[values.InboxItem]:
+        self.core.require()
+        return self.inbox.all()
+
+    async def receive(self, *, share: str, destination: str = "") -> values.TransferInfo:
+        return self._transfer(self.receiving.receive(share, destination=destination))
+
+    async def transfer_list(self) -> list[values.TransferInfo]:
+        self.core.require()
+        with self.core.database.begin() as tx:
+            found = transfers.all_transfers(tx)
+        return [self._transfer(row) for row in found]
+
+    async def transfer_show(self, *, transfer: str) -> values.TransferInfo:
+        with self.core.database.begin() as tx:
+            found = [row for row in transfers.all_transfers(tx) if len(transfer) >= 6 and row.transfer.startswith(transfer)]
+        if len(found) != 1:
+            raise InputError("transfer-unknown", "There is no such transfer.", hint="`labxchange transfer list` shows them.")
+        return self._transfer(found[0])
+
+    async def transfer_pause(self, *, transfer: str) -> values.TransferInfo:
+        return self._transfer(await self.receiving.pause(transfer))
+
+    async def transfer_resume(self, *, transfer: str) -> values.TransferInfo:
+        return self._transfer(self.receiving.resume((await self.transfer_show(transfer=transfer)).transfer))
+
+    async def transfer_cancel(self, *, transfer: str) -> values.TransferInfo:
+        return self._transfer(await self.receiving.cancel((await self.transfer_show(transfer=transfer)).transfer))
+
+    async def transfer_report(self, *, transfer: str) -> values.ReceivedInfo:
+        shown = await self.transfer_show(transfer=transfer)
+        return self.receipts.report(shown.transfer)
+
+    def _transfer(self, row: TransferRow) -> values.TransferInfo:
+        with self.core.database.begin() as tx:
+            share = shares.share(tx, row.share, row.version)
+            envelope = statements.get(tx, share.listing) if share else None
+            receipts = statements.about(tx, row.transfer, "receipt")
+        listing = parse(envelope, Listing).body if envelope else None
+        download, samples = self.receiving.live(row.transfer)
+        done = download.done_bytes if download and row.direction == "in" else row.done_bytes
+        if row.direction == "out" and row.state == "running":
+            done = max(done, min(self.serving.sent_bytes(row.transfer), listing.bytes if listing else 0))
+        rate, eta = _rate(samples, (listing.bytes if listing else 0) - done) if row.state == "running" else (0, -1)
+        return values.TransferInfo(
+            transfer=row.transfer,
+            direction=row.direction,
+            peer=self.contacts.name(row.peer),
+            peer_key=row.peer,
+            share=row.share,
+            version=row.version,
+            title=share.title if share else "",
+            state=row.state,
+            reason=row.reason,
+            files=listing.files if listing else 0,
+            bytes=listing.bytes if listing else 0,
+            done_files=download.done_files if download else row.done_files,
+            done_bytes=done,
+            rate=rate,
+            eta=eta,
+            started=row.started_ms,
+            finished=row.finished_ms,
+            destination=row.destination.decode(errors="replace"),
+            receipt="yes" if receipts else "",
+        )
+
+    async def receipt_show(self, *, transfer: str) -> values.ReceiptInfo:
+        self.core.require()
+        return self.receipts.show((await self.transfer_show(transfer=transfer)).transfer)
+
+    # --- trail --------------------------------------------------------------------------------------------------------
+    async def audit_list(
+        self, *, event: str = "", about: str = "", since: int = 0, until: int = 0, limit: int = 100
+    ) -> list[values.EntryInfo]:
+        return self.trails.entries(event=event, about=about, since=since, until=until, limit=limit)
+
+    async def audit_export(
+        self, *, path: str, form: str = "bundle", study: str = "", site: str = "", category: str = ""
+    ) -> values.Exported:
+        return await self.trails.export(path, form=form, study=study, site=site, category=category)
+
+    async def clock_reset(self, *, reason: str, passphrase: str = "") -> values.NodeStatus:
+        """A person says that the machine's clock is right; needs a fresh unlock."""
+        await self.keys.reauthenticate(passphrase)
+        before, after = self.core.clock.reset()
+        self.core.record(
+            Entry(
+                event=Event.CLOCK_RESET,
+                object_type="clock",
+                old=utc_text(before),
+                new=utc_text(after),
+                reason_text=reason,
+                who=self.core.who(),
+            )
+        )
+        return await self.status()
+
+    # --- the node itself ----------------------------------------------------------------------------------------------
+    async def status(self) -> values.NodeStatus:
+        known = self.core.trail is not None
+        with self.core.database.begin() as tx:
+            live = sum(row.state in ("running", "waiting") for row in transfers.all_transfers(tx))
+            own = len(shares.owned_shares(tx, self.core.me)) if known else 0
+        people = self.contacts.all()
+        alerts = [f"{row.name}: {row.alert}" for row in people if row.alert]
+        alerts += [f"{row.name}: their trail was {row.trail}." for row in people if row.trail]
+        if self.core.clock.in_doubt:
+            alerts.append("The clock jumped forward and is not believed: grants wait. See `labxchange clock reset`.")
+        return values.NodeStatus(
+            home=str(self.core.home.root),
+            pid=os.getpid(),
+            software=SOFTWARE,
+            started=self._started,
+            identity=known,
+            locked=known and self.core.identity is None,
+            listening=f"UDP port {self._port}" if self._port else "",
+            connections=self.peers.count(),
+            contacts=len(people),
+            shares=own,
+            transfers_live=live,
+            trail_size=self.core.trail.size if self.core.trail else 0,
+            clock_in_doubt=self.core.clock.in_doubt,
+            alerts=tuple(alerts),
+        )
+
+    async def node_backup(self, *, path: str) -> values.NodeStatus:
+        self.trails.backup(path)
+        return await self.status()
+
+    async def node_configure(self, *, port: int = 0, addresses: list[str] | None = None) -> values.NodeStatus:
+        """Set the UDP port and the addresses that others are told; takes effect at the next start."""
+        if not 0 <= port <= 65535:
+            raise InputError("port-malformed", "A port is a number from 1 to 65535.")
+        changes = [("port", str(port))] if port else []
+        if addresses is not None:
+            changes.append(("addresses", " ".join(addresses)))
+        for name, value in changes:
+            with self.core.database.begin() as tx:
+                old = (settings.get(tx, name) or b"").decode()
+            entry = Entry(event=Event.CONFIG_CHANGED, object_type=name, old=old, new=value, who=self.core.who())
+            with self.core.act(entry) as tx:
+                settings.put(tx, name, value.encode())
+        return await self.status()
+
+    async def doctor(self, *, contact: str = "") -> list[values.Diagnosis]:
+        from labxchange.node.doctor import examine
+
+        return await examine(self, contact=contact)
+
+    @property
+    def port(self) -> int:
+        return self._port
+
+    def notices(self) -> AsyncIterator[values.Notice]:
+        """What changes, as it changes."""
+        return self.core.notices.listen()
+
+
+def _rate(samples: list[tuple[float, int]], rest: int) -> tuple[int, int]:
+    """Bytes a second over the last seconds, and seconds to go (-1: unknown)."""
+    if len(samples) < 2:
+        return 0, -1
+    seconds = samples[-1][0] - samples[0][0]
+    rate = int((samples[-1][1] - samples[0][1]) / seconds) if seconds > 0 else 0
+    return rate, -(-rest // rate) if rate > 0 else -1

@@ -1,0 +1,205 @@
+"""What the node can do, as its faces see it: every verb with its parameters and result, and nothing behind them.
+
+The node implements these; the local API carries exactly these; a client calls one by naming it (``client.call(Verbs.status)``).
+Times are UTC milliseconds. Every verb raises ``LabxchangeError`` with a stable code: NodeLocked where the keys are needed and
+sealed, InputError ``no-identity`` before `key create`, UnavailableError ``disk-full`` when the trail cannot be written, and what
+its docstring names.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from labxchange.node.values import (
+    ContactInfo,
+    Diagnosis,
+    EntryInfo,
+    Exported,
+    InboxItem,
+    InvitationMade,
+    Me,
+    NodeStatus,
+    ReceiptInfo,
+    ReceivedInfo,
+    ShareInfo,
+    TransferInfo,
+)
+
+
+class Verbs(Protocol):
+    """The one API of the node."""
+
+    async def key_create(
+        self,
+        *,
+        name: str,
+        organisation: str,
+        role: str = "",
+        country: str = "",
+        passphrase: str = "",
+        credential_file: str = "",
+        keyring: bool = False,
+    ) -> Me:
+        """Make this machine's identity, sealed under a passphrase, a credential file or the OS keyring."""
+        ...
+
+    async def key_show(self) -> Me:
+        """One's own name, fingerprint and six words; works on a locked node."""
+        ...
+
+    async def key_backup(self, *, path: str, backup_passphrase: str, passphrase: str = "") -> Me:
+        """Write the seed, sealed under ``backup_passphrase``, to a new file; ``passphrase`` opens the identity."""
+        ...
+
+    async def key_restore(
+        self, *, path: str, backup_passphrase: str, passphrase: str = "", credential_file: str = "", keyring: bool = False
+    ) -> Me:
+        """Take up the identity of a `key backup` on a machine that has none."""
+        ...
+
+    async def unlock(self, *, passphrase: str = "", credential_file: str = "") -> Me:
+        """Open the keys: by passphrase, by credential file, or by what the node remembers."""
+        ...
+
+    async def contact_invite(self, *, made_for: str = "") -> InvitationMade:
+        """A new invitation; ``made_for`` the fingerprint of somebody already known."""
+        ...
+
+    async def contact_accept(self, *, text: str) -> ContactInfo:
+        """Meet the person who sent an invitation: both become unverified contacts of each other."""
+        ...
+
+    async def contact_list(self) -> list[ContactInfo]:
+        """All contacts."""
+        ...
+
+    async def contact_verify(self, *, contact: str, words: list[str]) -> ContactInfo:
+        """Compare the six words that the contact read out; raises InputError ``words-differ``."""
+        ...
+
+    async def contact_block(self, *, contact: str, reason: str = "") -> ContactInfo:
+        """Refuse this key from now on; running transfers with it are cut."""
+        ...
+
+    async def contact_unblock(self, *, contact: str, reason: str = "") -> ContactInfo:
+        """Let a blocked key connect again, unverified."""
+        ...
+
+    async def contact_accept_trail(self, *, contact: str, reason: str) -> ContactInfo:
+        """Go on with a contact whose trail diverged or was rolled back; the evidence is kept."""
+        ...
+
+    async def share_create(
+        self,
+        *,
+        paths: list[str],
+        to: list[str],
+        share: str = "",
+        title: str = "",
+        note: str = "",
+        purpose: str = "",
+        study: str = "",
+        site: str = "",
+        category: str = "",
+        not_before: int = 0,
+        not_after: int = 0,
+        downloads: int = 3,
+    ) -> ShareInfo:
+        """Share files or a folder with contacts; ``share`` names an own share to make its next version."""
+        ...
+
+    async def share_list(self) -> list[ShareInfo]:
+        """All own share versions."""
+        ...
+
+    async def share_status(self, *, share: str) -> ShareInfo:
+        """One own share version, with 'did they get it?' for each recipient."""
+        ...
+
+    async def share_hashed(self, *, share: str) -> ShareInfo:
+        """Wait until the manifest is signed (or hashing failed)."""
+        ...
+
+    async def share_revoke(self, *, share: str, contact: str = "", reason: str = "") -> ShareInfo:
+        """End the grants of a share at once, for one contact or for all."""
+        ...
+
+    async def share_extend(self, *, share: str, until: int, contact: str = "", reason: str = "") -> ShareInfo:
+        """Move the end of the grants of a share."""
+        ...
+
+    async def request_extension(self, *, share: str, until: int, reason: str = "") -> InboxItem:
+        """Ask the sender of an offered share for more time."""
+        ...
+
+    async def inbox_list(self) -> list[InboxItem]:
+        """What others offer."""
+        ...
+
+    async def receive(self, *, share: str, destination: str = "") -> TransferInfo:
+        """Start receiving an offered share, or go on with it; ``destination`` an absolute folder."""
+        ...
+
+    async def transfer_list(self) -> list[TransferInfo]:
+        """All transfers, oldest first."""
+        ...
+
+    async def transfer_show(self, *, transfer: str) -> TransferInfo:
+        """One transfer by its id or the beginning of it."""
+        ...
+
+    async def transfer_pause(self, *, transfer: str) -> TransferInfo:
+        """Stop fetching; nothing verified is lost."""
+        ...
+
+    async def transfer_resume(self, *, transfer: str) -> TransferInfo:
+        """Go on."""
+        ...
+
+    async def transfer_cancel(self, *, transfer: str) -> TransferInfo:
+        """Give an incoming transfer up."""
+        ...
+
+    async def transfer_report(self, *, transfer: str) -> ReceivedInfo:
+        """The verification report of an incoming transfer."""
+        ...
+
+    async def receipt_show(self, *, transfer: str) -> ReceiptInfo:
+        """The best receipt of a transfer, with its portable file."""
+        ...
+
+    async def audit_list(
+        self, *, event: str = "", about: str = "", since: int = 0, until: int = 0, limit: int = 100
+    ) -> list[EntryInfo]:
+        """Entries of the trail, newest first; ``event`` and ``about`` filter by text."""
+        ...
+
+    async def audit_export(
+        self, *, path: str, form: str = "bundle", study: str = "", site: str = "", category: str = ""
+    ) -> Exported:
+        """Write the trail: ``form`` is jsonl, csv or bundle; study, site, category make an excerpt (bundle only)."""
+        ...
+
+    async def clock_reset(self, *, reason: str, passphrase: str = "") -> NodeStatus:
+        """A person says that the machine's clock is right; needs a fresh unlock."""
+        ...
+
+    async def status(self) -> NodeStatus:
+        """How the node is."""
+        ...
+
+    async def node_backup(self, *, path: str) -> NodeStatus:
+        """A consistent copy of everything, keys sealed, while the node runs."""
+        ...
+
+    async def node_configure(self, *, port: int = 0, addresses: list[str] | None = None) -> NodeStatus:
+        """Set the UDP port and the addresses that others are told; takes effect at the next start."""
+        ...
+
+    async def doctor(self, *, contact: str = "") -> list[Diagnosis]:
+        """Check this machine, and the way to a contact."""
+        ...
+
+
+NAMES = frozenset(name for name in vars(Verbs) if not name.startswith("_"))
+"""The verbs that the local API offers."""
