@@ -17,7 +17,7 @@ import msgspec
 from labxchange.audit.entry import Entry
 from labxchange.audit.events import Event
 from labxchange.audit.scope import ScopeCount
-from labxchange.encoding import JSON_MAX_INTEGER, b64decode, b64encode, dump_json, frame, parse_json
+from labxchange.encoding import JSON_MAX_INTEGER, b64encode, dump_json, frame, parse_json
 from labxchange.errors import InputError, IntegrityError
 from labxchange.merkle import leaf_hash
 
@@ -174,11 +174,3 @@ def opened_value(value: bytes) -> str | dict[str, str | int]:
         return msgspec.convert(wrapped, dict[str, str | dict[str, str | int]], strict=True)["value"]
     except (IntegrityError, msgspec.ValidationError, KeyError):
         raise IntegrityError("malformed-opening", "The value of an opened field is malformed.") from None
-
-
-def salt_of(text: str) -> bytes:
-    """A salt from its base64 text; raises IntegrityError ``malformed-base64`` or ``malformed-opening``."""
-    salt = b64decode(text)
-    if len(salt) != SALT_BYTES:
-        raise IntegrityError("malformed-opening", "The salt of an opened field has not 32 bytes.")
-    return salt

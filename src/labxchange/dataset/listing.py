@@ -88,6 +88,10 @@ def make_listing(files: Sequence[ListedFile], *, issuer: str, issued: int, share
         RefusedError: ``hostile-name``, ``name-collision``.
         PeerError: ``malformed-listing``, ``listing-too-large``: the files break a rule that every receiver checks.
     """
+    last, total = "", 0
+    for start in range(0, len(files), BLOCK_FILES):
+        last, total = _check_block(files[start : start + BLOCK_FILES], last, total)
+    check_collisions([file.path for file in files])
     body = encode_files(files)
     listing = Listing(
         issuer=issuer,
@@ -95,12 +99,11 @@ def make_listing(files: Sequence[ListedFile], *, issuer: str, issued: int, share
         share=share,
         version=version,
         files=len(files),
-        bytes=sum(file.size for file in files),
+        bytes=total,
         body=sha256(body).hexdigest(),
     )
+    _check_total(total, listing)
     _check_head(listing, body, max_files=LISTING_MAX_FILES, max_bytes=LISTING_MAX_BYTES)
-    _check_files(files, listing)
-    check_collisions([file.path for file in files])
     return listing, body
 
 
@@ -175,13 +178,6 @@ def _decode_block(block: memoryview) -> list[ListedFile]:
         return _decoder.decode(block)
     except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, OverflowError, RecursionError):
         raise _malformed("a file in it does not parse") from None
-
-
-def _check_files(files: Sequence[ListedFile], listing: Listing) -> None:
-    last, total = "", 0
-    for start in range(0, len(files), BLOCK_FILES):
-        last, total = _check_block(files[start : start + BLOCK_FILES], last, total)
-    _check_total(total, listing)
 
 
 def _check_total(total: int, listing: Listing) -> None:

@@ -167,7 +167,7 @@ def collision_key(path: str) -> str:
 def check_collisions(paths: Sequence[str]) -> None:
     """Refuse a set of paths of which two would meet in one place.
 
-    Memory: 8 bytes a path beside the folders' names. Keys are compared by Python's keyed hash first, exactly only on a match.
+    Memory: 16 bytes a path beside the folders' names. Keys are compared by Python's keyed hash first, exactly only on a match.
 
     Raises:
         RefusedError: ``name-collision``; the message names both.

@@ -10,6 +10,7 @@ import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from labxchange.dataset.names import escape
 from labxchange.errors import InputError, LabxchangeError, UnavailableError
@@ -29,12 +30,24 @@ def mapped(error: OSError, what: str) -> LabxchangeError:
         return InputError("not-permitted", f"You may not access “{name}”.", hint="Check its owner and permissions.")
     if error.errno in _ABSENT:
         return UnavailableError("file-missing", f"“{name}” is not there.")
+    if error.errno == errno.EEXIST:
+        return InputError("name-taken", f"“{name}” is there already and is not a folder.", hint="Choose another name.")
     if error.errno == errno.ELOOP:
         return InputError("is-a-link", f"“{name}” is a link, which is not followed.")
     if error.errno in _EXHAUSTED:
         return UnavailableError("out-of-descriptors", f"The system has no file handle or memory left for “{name}”.")
     reason = os.strerror(error.errno) if error.errno else "unknown reason"
     return UnavailableError("disk-error", f"The disk failed with “{name}”: {reason}.", hint="Check the disk.")
+
+
+def check_place(place: Path) -> None:
+    """Accept a path that a person gave, if it can be one; raises InputError ``not-a-path``."""
+    try:
+        usable = b"\0" not in os.fsencode(place)
+    except UnicodeEncodeError:
+        usable = False
+    if not usable:
+        raise InputError("not-a-path", f"“{escape(str(place), limit=300)}” cannot be a path.", hint="Check its characters.")
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from typing import Final
 
 from labxchange.dataset.names import escape
 from labxchange.errors import RefusedError
-from labxchange.files.disk_errors import mapped, mapping
+from labxchange.files.disk_errors import check_place, mapped, mapping
 
 SECRET_MAX_BYTES: Final = 65_536
 
@@ -32,6 +32,7 @@ def write_secret(path: Path, data: bytes) -> None:
     """
     if len(data) > SECRET_MAX_BYTES:
         raise ValueError("a secret file has at most 64 KiB")
+    check_place(path)
     with mapping(str(path)):
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -63,6 +64,7 @@ def read_secret(path: Path) -> bytes:
         UnavailableError: ``file-missing``, ``disk-error``.
         InputError: ``not-permitted``.
     """
+    check_place(path)
     name = escape(str(path), limit=300)
     try:
         descriptor = os.open(path, _READ)

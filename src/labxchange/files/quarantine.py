@@ -33,7 +33,7 @@ from labxchange.dataset.names import OWN_PREFIX, above, check_path, escape
 from labxchange.errors import InputError, IntegrityError, RefusedError, UnavailableError
 from labxchange.files.confined import FOLDER_FLAGS, Folders
 from labxchange.files.descriptors import Descriptors
-from labxchange.files.disk_errors import mapped, mapping
+from labxchange.files.disk_errors import check_place, mapped, mapping
 
 FEW: Final = 8
 """Up to this many files or folders are flushed one by one; more by one ``syncfs``."""
@@ -162,7 +162,7 @@ class Quarantine:
         transfer_id: names the private folder; 1 to 64 letters, digits, ``-`` and ``_``.
 
     Raises:
-        InputError: ``not-permitted``, ``is-a-link``.
+        InputError: ``transfer-id``, ``not-a-path``, ``not-permitted``, ``name-taken``, ``is-a-link``.
         RefusedError: ``quarantine-not-ours``: something else has its name, or others could write in it.
         UnavailableError: ``disk-full``, ``disk-error``, ``file-missing``.
     """
@@ -170,6 +170,7 @@ class Quarantine:
     def __init__(self, destination: Path, transfer_id: str) -> None:
         if not _TRANSFER_ID.match(transfer_id):
             raise InputError("transfer-id", "A transfer id has 1 to 64 letters and digits.")
+        check_place(destination)
         self._name = f"{OWN_PREFIX}-{transfer_id}"
         self._place = str(destination)
         self._lock = Lock()

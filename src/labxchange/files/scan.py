@@ -21,7 +21,7 @@ from labxchange.dataset.listing import ListedFile, listed_file
 from labxchange.dataset.names import PATH_MAX_BYTES, PATH_MAX_PARTS, broken_part, broken_rule, collisions, escape
 from labxchange.errors import InputError, LabxchangeError
 from labxchange.files.confined import FOLDER_FLAGS, Folders
-from labxchange.files.disk_errors import mapped, mapping
+from labxchange.files.disk_errors import check_place, mapped, mapping
 
 _KINDS: Final = {
     stat.S_IFLNK: "it is a link",
@@ -139,8 +139,12 @@ def _path(file: ListedFile) -> str:
 
 
 def _resolve(path: Path) -> Path:
+    check_place(path)
     with mapping(str(path)):
-        absolute = path.expanduser().resolve(strict=True)
+        try:
+            absolute = path.expanduser().resolve(strict=True)
+        except RuntimeError:  # a loop of links, or a home that nobody has
+            raise InputError("is-a-link", f"“{escape(str(path), limit=300)}” leads nowhere.") from None
     try:
         str(absolute).encode()
     except UnicodeEncodeError:

@@ -21,7 +21,7 @@ from labxchange.dataset.manifest import DIGEST_BYTES, FileDigests, chunks_digest
 from labxchange.dataset.names import OWN_PREFIX, PATH_MAX_PARTS, above, collision_key, escape
 from labxchange.errors import UnavailableError
 from labxchange.files.confined import Folders
-from labxchange.files.disk_errors import mapped, mapping
+from labxchange.files.disk_errors import check_place, mapped, mapping
 from labxchange.files.hashing import OURS, CutShort, FileHash, Stopped, hash_file
 from labxchange.files.parallel import batches, in_order
 
@@ -61,6 +61,7 @@ def verify_folder(
     """
     if len(files) != len(digests):
         raise ValueError("every listed file has digests or a reason")
+    check_place(root)
     with mapping(str(root)):
         top = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

@@ -27,6 +27,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _TIMEOUT = httpx.Timeout(None, connect=5.0)
+_LIMITS = httpx.Limits(keepalive_expiry=1.0)
+"""Idle connections are dropped before the node drops them (after 5 s), so no call meets a dead one."""
 
 
 class Client:
@@ -54,7 +56,7 @@ class Client:
 
     def _client(self) -> httpx.AsyncClient:
         if self._http is None:
-            transport = httpx.AsyncHTTPTransport(uds=str(self.home.socket))
+            transport = httpx.AsyncHTTPTransport(uds=str(self.home.socket), limits=_LIMITS)
             self._http = httpx.AsyncClient(transport=transport, base_url="http://node", timeout=_TIMEOUT, trust_env=False)
         return self._http
 
@@ -79,8 +81,8 @@ class Client:
             await ensure_running(self.home)
         try:
             answer = await self._client().post(path, content=body)
-        except httpx.TransportError:
-            raise not_running() from None
+        except httpx.TransportError as error:
+            raise not_running() from error
         if answer.status_code != 200:
             raise _error(answer.content)
         return answer.content

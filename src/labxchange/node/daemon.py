@@ -20,6 +20,9 @@ from labxchange.node.home import Home
 from labxchange.node.local import application
 from labxchange.node.node import Node
 
+LISTEN_VARIABLE = "LABXCHANGE_LISTEN"
+"""Numeric address to listen on; all of the machine's when it is not set."""
+
 log = logging.getLogger("labxchange")
 
 
@@ -74,7 +77,7 @@ def main() -> int:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     home = Home()
     try:
-        asyncio.run(serve(home))
+        asyncio.run(serve(home, host=os.environ.get(LISTEN_VARIABLE, "")))
     except LabxchangeError as error:
         log.error("%s (%s) %s", error.message, error.code, error.hint)
         return 1

@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Callable
 from labxchange.audit.entry import Entry
 from labxchange.audit.events import Event
 from labxchange.dataset.listing import Listing
-from labxchange.errors import InputError, UnavailableError
+from labxchange.errors import InputError, PeerError, RefusedError, UnavailableError
 from labxchange.identity.sealing import Argon
 from labxchange.identity.statement import parse
 from labxchange.net.channel import Channel, Stream
@@ -93,7 +93,14 @@ class Node(Verbs):
             core, self.contacts, self.catalog, self.inbox, self.receipts, connect=self._connect, wake=self._wake
         )
         self.taking = Taking(
-            core, self.contacts, self.denials, self.inbox, self.receiving, self.receipts, finished=self._finished
+            core,
+            self.contacts,
+            self.denials,
+            self.inbox,
+            self.receiving,
+            self.receipts,
+            finished=self._finished,
+            settled=self._settled,
         )
         self.serving = Serving(
             core,
@@ -126,6 +133,16 @@ class Node(Verbs):
 
     def _finished(self, transfer: str) -> None:
         self.serving.finished(transfer)
+
+    def _settled(self, key: str) -> None:
+        """Receipts were exchanged: have the entries about them cosigned while the contact is there."""
+        channel = self.peers.connected(key)
+        if channel is not None:
+            self.peers.spawn(self._witness(channel))
+
+    async def _witness(self, channel: Channel) -> None:
+        with contextlib.suppress(UnavailableError, PeerError, RefusedError):
+            await self.witnessing.show(channel)
 
     async def _connect(self, key: str) -> Channel:
         return await self.peers.channel(key)

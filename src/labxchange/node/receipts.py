@@ -144,8 +144,8 @@ class Receipts:
                 statements.post(tx, row.peer, item.id)
             transfers.put_transfer(tx, fresh)
 
-    def take_ack(self, signed: Signed[ReceiptAck]) -> None:
-        """The sender's countersignature: checked with its proof, then kept.
+    def take_ack(self, signed: Signed[ReceiptAck]) -> bool:
+        """The sender's countersignature: checked with its proof, then kept. True when it completes the transfer.
 
         Raises:
             PeerError: ``receipt-unknown``, ``ack-wrong``.
@@ -163,7 +163,7 @@ class Receipts:
         if row is None or row.peer != signed.body.issuer or receipt.body.issuer != self._core.me:
             raise PeerError("receipt-unknown", "A countersignature came from somebody else than the sender.")
         if signed.body.receipt in known:
-            return
+            return False
         contact = self._contacts.get(row.peer)
         assert contact is not None
         check_ack(signed, parse_card(contact.card).body)
@@ -177,6 +177,7 @@ class Receipts:
             if completed:
                 transfers.put_transfer(tx, replace(row, state="completed"))
         self._core.notices.publish("transfer", row.transfer)
+        return completed
 
     # --- sender -------------------------------------------------------------------------------------------------------
     def countersign(self, signed: Signed[Receipt]) -> bytes:

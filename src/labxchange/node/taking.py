@@ -43,6 +43,7 @@ class Taking:
         receipts: Receipts,
         *,
         finished: Callable[[str], None],
+        settled: Callable[[str], None],
     ) -> None:
         self._core = core
         self._contacts = contacts
@@ -51,6 +52,7 @@ class Taking:
         self._receiving = receiving
         self._receipts = receipts
         self._finished = finished
+        self._settled = settled
         self._takers: dict[str, Callable[[str, bytes], list[bytes]]] = {
             "card": self._card,
             "share": self._into(Share, inbox.take_share),
@@ -62,7 +64,7 @@ class Taking:
             "progress": self._progress,
             "cut": self._cut,
             "receipt": self._receipt,
-            "receipt-ack": self._into(ReceiptAck, receipts.take_ack),
+            "receipt-ack": self._ack,
             "refusal": self._refusal,
             "extension-request": self._extension,
         }
@@ -160,7 +162,13 @@ class Taking:
         answer = self._receipts.countersign(signed)
         if signed.body.level == "intact":
             self._finished(signed.body.transfer)
+            self._settled(key)
         return [answer]
+
+    def _ack(self, key: str, envelope: bytes) -> list[bytes]:
+        if self._receipts.take_ack(self._own(key, envelope, ReceiptAck)):
+            self._settled(key)
+        return []
 
     def _refusal(self, key: str, envelope: bytes) -> list[bytes]:
         signed = self._own(key, envelope, Refusal)

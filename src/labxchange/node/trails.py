@@ -96,7 +96,7 @@ class Trails:
             details={scope.kind: scope.name for scope in wanted},
         )
         with self._core.act() as tx:
-            known = {scope: head for scope, head in trail.scopes(tx)}
+            known = dict(trail.scopes(tx))
             for scope in wanted:
                 if scope not in known:
                     raise InputError("scope-unknown", f"The trail knows no {scope.kind} of this name.")
@@ -118,7 +118,7 @@ class Trails:
     def _bundle(self, tx: Connection, wanted: list[Scope], size: int) -> Iterator[bytes]:
         trail, identity = self._trail(), self._core.require()
         tags = {tag_of(identity.scope_key, scope): scope for scope in wanted}
-        chosen = self._chosen(tx, set(tags), size) if wanted else range(size)
+        chosen: list[int] | range = self._chosen(tx, set(tags), size) if wanted else range(size)
         cosigned: dict[int, list[str]] = {}
         cosigners: set[str] = set()
         for at, cosigner, _, line in trail.cosigned(tx):
@@ -145,12 +145,12 @@ class Trails:
             exported=utc_text(now),
             software=SOFTWARE,
         )
-        told = [] if wanted else self._statements(tx)
+        told = self._statements(tx, chosen if wanted else None)
         known = people.all_contacts(tx)
         yield from bundle(
             index,
             owner_cards=[self._core.require_card().envelope],
-            counterparty_cards=[item.card for item in known if item.key in cosigners or not wanted],
+            counterparty_cards=[item.card for item in known if item.key in cosigners or not wanted or told],
             seen=[] if wanted else [seen[0].note for item in known if (seen := people.witnessed_of(tx, item.key))],
             statements=told,
             items=self._items(tx, chosen, stops, cosigned, size),
@@ -158,17 +158,25 @@ class Trails:
         )
 
     def _chosen(self, tx: Connection, tags: set[str], size: int) -> list[int]:
-        """Entries of the scopes, and those that any reading needs: heads, restores, the export itself."""
+        """Entries of the scopes, and those that any reading needs: the first, starts, restores, heads."""
         always = {Event.TRAIL_SCOPE_HEADS.value, Event.TRAIL_RESTORED.value, Event.SYSTEM_STARTED.value}
         out = []
         for item in self._trail().entries(tx, last=size - 1):
             leaf = parse_leaf(item.leaf)
-            if leaf.event in always or any(scope.tag in tags for scope in leaf.scopes):
+            if item.seq == 0 or leaf.event in always or any(scope.tag in tags for scope in leaf.scopes):
                 out.append(item.seq)
         return out
 
-    def _statements(self, tx: Connection) -> list[bytes]:
-        return [envelope for kind in _STATEMENTS for envelope in statements.of_kind(tx, kind)]
+    def _statements(self, tx: Connection, chosen: list[int] | range | None) -> list[bytes]:
+        """The statements that the entries speak of: all of the exchange, or those of the transfers that are shown."""
+        if chosen is None:
+            return [envelope for kind in _STATEMENTS for envelope in statements.of_kind(tx, kind)]
+        named: dict[str, None] = {}
+        for seq in chosen:
+            info = _info(self._trail().entry(tx, seq))
+            if info.object_type == "transfer":
+                named[info.fields.get("object_id", "")] = None
+        return [envelope for transfer in named for kind in _STATEMENTS for envelope in statements.about(tx, transfer, kind)]
 
     def _items(
         self, tx: Connection, chosen: range | list[int], stops: list[int], cosigned: dict[int, list[str]], size: int

@@ -10,6 +10,7 @@ The journal, the trail and who may receive are the node's.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable, Sequence
 from hashlib import sha256
@@ -180,39 +181,38 @@ class Download:
                 await self._fetch_all(channel)
                 await self._commit_fresh()
                 await self._release_ready(everything=True)
-        except BaseException:
-            # What is on the disk already must not come again; a failure to record it is not the reason we stop.
-            try:
-                await asyncio.shield(self._commit_fresh())
-            except (LabxchangeError, asyncio.CancelledError):
-                pass
-            raise
+        finally:
+            # What is on the disk already must not come again, however this ends.
+            with contextlib.suppress(LabxchangeError):
+                await _to_its_end(asyncio.ensure_future(self._commit_fresh()))
 
     async def _fetch_all(self, channel: Channel) -> None:
         fetchers = [asyncio.ensure_future(self._fetcher(channel)) for _ in range(min(FETCH_PARALLEL, len(self._work)))]
-        committer = asyncio.ensure_future(self._commit_often())
         everything = asyncio.gather(*fetchers)
+        over = asyncio.Event()
+        committer = asyncio.ensure_future(self._commit_often(over))
         try:
             await _first(everything, committer)
-            if committer.done():
-                committer.result()
-            await everything
+            if not committer.done():
+                await everything
         finally:
-            for task in (*fetchers, committer):
+            for task in fetchers:
                 task.cancel()
-            await asyncio.gather(*fetchers, committer, everything, return_exceptions=True)
+            await asyncio.gather(everything, *fetchers, return_exceptions=True)
+            over.set()
+            self._full.set()
+            await _to_its_end(committer)
 
     async def _fetcher(self, channel: Channel) -> None:
         while self._work:
             await self._fetch(channel, self._work.popleft())
 
-    async def _commit_often(self) -> None:
-        while True:
-            try:
+    async def _commit_often(self, over: asyncio.Event) -> None:
+        """Commit each half second or 64 MiB; ends by itself, never in the middle of a commit."""
+        while not over.is_set():
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(JOURNAL_SECONDS):
                     await self._full.wait()
-            except TimeoutError:
-                pass
             self._full.clear()
             await self._commit_fresh()
             await self._release_ready(everything=False)
@@ -387,6 +387,19 @@ class Download:
 
 async def _first(*tasks: asyncio.Future[Any]) -> None:
     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+
+
+async def _to_its_end(task: asyncio.Future[None]) -> None:
+    """Wait for work that must not stop in the middle; a cancellation meanwhile takes effect afterwards."""
+    cancelled = False
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            cancelled = True
+    task.result()
+    if cancelled:
+        raise asyncio.CancelledError
 
 
 class _Watch:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import tracemalloc
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -20,11 +21,15 @@ from labxchange.audit import verifier
 from labxchange.audit.checkpoint import sign_note
 from labxchange.audit.entry import Entry
 from labxchange.audit.events import Event
+from labxchange.audit.export import Succession, succession_message
 from labxchange.audit.leaf import Leaf
 from labxchange.audit.scope import Scope, tag_of
 from labxchange.audit.verifier import Evidence, Result, Verdict
+from labxchange.encoding import b64decode, b64encode, dump_json, frame
 from labxchange.errors import InputError
 from labxchange.identity.fingerprint import parse_fingerprint
+from labxchange.identity.statement import pre_authentication
+from labxchange.merkle import leaf_hash
 from tests.unit.audit.world import CRO, SOFTWARE, SPONSOR, START_MS, STRANGER, Party, Trail, entry, sample, sealed_again
 from tests.vectors.make_audit import rotated
 
@@ -82,6 +87,17 @@ def test_an_unknown_cosigner_is_ignored_and_mentioned() -> None:
     result = check(trail.bundle())
     assert result.verdict is Verdict.UNANCHORED
     assert any("unknown keys" in note for note in result.notes)
+
+
+def test_a_cosignature_of_another_history_confirms_nothing() -> None:
+    """The owner shows a cosigned checkpoint that its own entries contradict."""
+    other, trail = sample(9), sample(20, cosign=False)
+    other.write(entry(99))
+    trail.notes[10] = other.checkpoint()
+    trail.cosignatures[10] = [other.cosigned_by(CRO)]
+    result = check(trail.bundle(parties=[CRO]))
+    assert (result.verdict, codes(result)) == (Verdict.DIVERGED, ["two-histories"])
+    assert (result.cosignatures, result.anchored, result.anchored_by) == (1, 0, ())
 
 
 def test_redacted_subjects_still_verify() -> None:
@@ -252,6 +268,43 @@ def test_a_rotation_does_not_cover_a_rollback() -> None:
     assert (result.verdict, codes(result)) == (Verdict.DIVERGED, ["rolled-back"])
 
 
+@pytest.mark.parametrize("named", [SPONSOR, CRO], ids=["the owner", "somebody else"])
+def test_nobody_becomes_the_owner_by_a_succession_of_their_own(named: Party) -> None:
+    """The trusted owner's card, copied, and a succession to a key of the attacker, signed without the owner."""
+    evil = Party("evil", SPONSOR.name, SPONSOR.organisation)
+    message = succession_message(named.identity.public, evil.identity.public)
+    signer = STRANGER if named is SPONSOR else named
+    step = Succession(
+        previous=named.identity.public,
+        next=evil.identity.public,
+        previous_signature=signer.identity.sign(message),
+        next_signature=evil.identity.sign(message),
+    )
+    trail = sample(6, party=evil, cosign=False)
+    result = check(trail.bundle(parties=[CRO], successions=[step], owner_cards=[SPONSOR.card, evil.card]))
+    assert (result.verdict, result.reasons[0].code, result.reasons[0].line) == (Verdict.INVALID, "malformed-line", 3)
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_an_epoch_is_never_used_again(epoch: int) -> None:
+    """A second restore under a number that the trail has had: the later epoch must be greater."""
+    again = sample(9).restored(9, epoch=2)
+    again.epoch = epoch
+    again.write(Entry(event=Event.TRAIL_RESTORED))
+    again.checkpoint()
+    result = check(again.bundle(parties=[CRO]))
+    assert (result.verdict, result.reasons[0].code, result.reasons[0].entry) == (Verdict.INVALID, "malformed-entry", 10)
+
+
+def test_the_first_line_names_the_last_origin() -> None:
+    trail = sample(9).restored(9, epoch=3)
+    trail.checkpoint()
+    trail.epoch = 4
+    result = check(trail.bundle(parties=[CRO]))
+    assert result.verdict is Verdict.INVALID
+    assert codes(result)[0] == "wrong-origin"
+
+
 def test_evidence_against_a_counterparty_is_told() -> None:
     mine, theirs, forked = sample(10), sample(9, party=CRO, other=SPONSOR), sample(9, party=CRO, other=SPONSOR)
     forked.write(entry(5))
@@ -369,6 +422,69 @@ def test_an_altered_entry_or_opening_is_named() -> None:
         if altered[at] != line:
             result = check(b"".join(altered))
             assert (result.reasons[0].code, result.reasons[0].entry) == ("opening-altered", value["seq"])
+
+
+def test_one_spelling_only() -> None:
+    """The owner signs it all: spaces, a key twice, another spelling of a string or of base64."""
+    lines = lines_of(BUNDLE)
+    end = json.loads(lines[-1])["signature"]
+    other = end[:-3] + chr(ord(end[-3]) + 1) + "=="
+    assert check(BUNDLE.replace(end.encode(), other.encode())).verdict is Verdict.INVALID
+    for old, new in (
+        (b'"t":"index",', b'"t": "index",'),
+        (b'"t":"index",', b'"t":"index","t":"index",'),
+        (b"Acme", b"\\u0041cme"),
+    ):
+        changed = lines[0].replace(old, new, 1)
+        assert changed != lines[0]
+        digest = sha256(b"".join([changed, *lines[1:-1]])).digest()
+        signature = b64encode(SPONSOR.identity.sign_trail(frame("labxchange bundle v1", digest)))
+        last = lines[-1].replace(end.encode(), signature.encode())
+        result = check(b"".join([changed, *lines[1:-1], last]))
+        assert (result.verdict, result.reasons[0].line) == (Verdict.INVALID, 1)
+    twice = Leaf(data=WHOLE.leaves[0].data.replace(b'"seq":0,', b'"seq":0,"seq":0,'), openings=())
+    trail = Trail(SPONSOR)
+    trail.append(twice)
+    trail.checkpoint()
+    assert check(trail.bundle()).verdict is Verdict.INVALID
+
+
+def test_a_forged_statement_is_refused() -> None:
+    """A receipt in the counterparty's name that the owner signed."""
+    trail = sample(12)
+    real = json.loads(trail.statements[0])
+    for forger in (SPONSOR, STRANGER):
+        pae = pre_authentication(real["payloadType"], b64decode(real["payload"]))
+        trail.statements[0] = dump_json({**real, "signatures": [{"sig": b64encode(forger.identity.sign(pae))}]})
+        result = check(trail.bundle(parties=[CRO]))
+        assert (result.verdict, codes(result)) == (Verdict.INVALID, ["malformed-line"])
+
+
+def test_a_wrong_root_is_invalid_and_names_the_range() -> None:
+    lines = lines_of(BUNDLE)
+    at = next(n for n, line in enumerate(lines) if line.startswith(b'{"t":"leaf","seq":7,'))
+    value = json.loads(lines[at])
+    value["leaf"] = value["leaf"].replace(SOFTWARE, "labxchange 9")
+    value["hash"] = b64encode(leaf_hash(value["leaf"].encode()))
+    result = check(sealed_again([*lines[:at], dump_json(value) + b"\n", *lines[at + 1 :]]))
+    assert result.verdict is Verdict.INVALID
+    assert (result.reasons[0].code, result.reasons[0].entry) == ("wrong-root", 9)
+
+
+def test_a_cosignature_has_a_time_of_this_world() -> None:
+    trail = sample(6, cosign=False)
+    trail.cosigned_by(CRO, time_s=1 << 63)
+    assert codes(check(trail.bundle(parties=[CRO]))) == ["bad-cosignature"]
+
+
+def test_two_heads_beyond_the_file_are_a_fork() -> None:
+    one, other = sample(12), sample(11)
+    other.write(entry(77))
+    late = other.checkpoint()
+    evidence = Evidence(notes=(one.notes[12].text, late.text))
+    result = check(sample(6).bundle(parties=[CRO]), evidence=evidence)
+    assert result.verdict is Verdict.DIVERGED
+    assert "two-roots" in codes(result)
 
 
 def test_many_small_faults_do_not_hide_a_grave_one() -> None:

@@ -54,7 +54,9 @@ def received(items: list[Any]) -> list[ListedFile]:
 
 
 def many(count: int) -> list[ListedFile]:
-    return sorted((listed_file(f"d{i % 7}/f{i}", i * 1000, 1_700_000_000_000 + i) for i in range(count)), key=lambda file: file.path)
+    return sorted(
+        (listed_file(f"d{i % 7}/f{i}", i * 1000, 1_700_000_000_000 + i) for i in range(count)), key=lambda file: file.path
+    )
 
 
 @pytest.mark.parametrize("count", [0, 1, BLOCK_FILES - 1, BLOCK_FILES, BLOCK_FILES + 1, 3 * BLOCK_FILES])
@@ -221,7 +223,9 @@ def test_the_line_is_what_a_slow_model_says(seed: int) -> None:
         assert chunks[index].offset <= offset < chunks[index].offset + chunks[index].length
         assert line.file_of(offset) == chunks[index].file
         length = rng.randint(0, min(line.bytes - offset, 3 * MIB))
-        touched = [i for i, c in enumerate(chunks) if c.offset < offset + length and offset < c.offset + c.length] if length else []
+        touched = (
+            [i for i, c in enumerate(chunks) if c.offset < offset + length and offset < c.offset + c.length] if length else []
+        )
         assert list(line.chunks_in(offset, length)) == touched
     for bad in (-1, line.bytes):
         with pytest.raises(IndexError):

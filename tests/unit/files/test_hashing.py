@@ -147,7 +147,9 @@ def test_a_change_while_it_is_read_is_seen(tmp_path: Path, change: object, reaso
     assert done
 
 
-def test_errors_of_the_disk_leave_a_file_out_and_those_of_the_machine_do_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_of_the_disk_leave_a_file_out_and_those_of_the_machine_do_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     found = one(tmp_path)
 
     def failing(code: int) -> None:

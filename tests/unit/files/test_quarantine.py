@@ -154,6 +154,15 @@ def test_transfer_ids_are_checked(tmp_path: Path, name: str) -> None:
         Quarantine(tmp_path, name)
 
 
+def test_destinations_that_cannot_be_are_errors_of_ours(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    for place in (tmp_path / "file", tmp_path / "file" / "x", tmp_path / "dangling", tmp_path / "a\0b"):
+        with pytest.raises(LabxchangeError) as caught:
+            Quarantine(place, "t1")
+        assert caught.value.code in ("name-taken", "file-missing", "not-a-path")
+
+
 def test_a_private_folder_that_is_not_ours_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "outside").mkdir()
     (tmp_path / "in").mkdir()
@@ -202,9 +211,7 @@ def test_discard_removes_parts_and_keeps_what_was_released(tmp_path: Path) -> No
     assert os.listdir(tmp_path) == ["kept"]
 
 
-def test_two_openings_share_one_quarantine_and_descriptors_stay_bounded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_openings_share_one_quarantine_and_descriptors_stay_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quarantine, "OPEN_PARTS", 4)
     before = len(os.listdir("/dev/fd"))
     with Quarantine(tmp_path, "t1") as one, Quarantine(tmp_path, "t1") as other:

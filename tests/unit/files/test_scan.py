@@ -194,3 +194,11 @@ def test_progress_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     told: list[int] = []
     scan([tmp_path], progress=told.append)
     assert told == [2, 4]
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a\ud800", "loop"])
+def test_what_cannot_be_a_path_is_an_error_of_ours(tmp_path: Path, name: str) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(InputError) as caught:
+        scan([tmp_path / name])
+    assert caught.value.message.isprintable()

@@ -86,7 +86,9 @@ def test_chunk_digests_that_are_not_the_manifests_are_not_believed(example: Exam
     assert (finding.offset, finding.kind) == (-1, FindingKind.DIFFER)
 
 
-@pytest.mark.parametrize(("size", "offset"), [(0, 0), (5, 0), (MIB, MIB), (MIB + 1, MIB), (3 * MIB + 8, 3 * MIB + 7), (9 * MIB, 3 * MIB + 7)])
+@pytest.mark.parametrize(
+    ("size", "offset"), [(0, 0), (5, 0), (MIB, MIB), (MIB + 1, MIB), (3 * MIB + 8, 3 * MIB + 7), (9 * MIB, 3 * MIB + 7)]
+)
 def test_another_size_is_named(example: Example, size: int, offset: int) -> None:
     os.truncate(example.root / "large", size)
     (finding,) = example.verify().findings

@@ -29,19 +29,19 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Common form: a tagged msgpack array."""
 
 
-class Deliver(Message, tag="deliver"):
+class Deliver(Message, frozen=True, kw_only=True, tag="deliver"):
     """Here are statements. Answer: Taken."""
 
     statements: Annotated[list[Envelope], msgspec.Meta(max_length=MAX_STATEMENTS)]
 
 
-class Waiting(Message, tag="waiting"):
+class Waiting(Message, frozen=True, kw_only=True, tag="waiting"):
     """Something waits for you once we have verified each other: the number of offers, no more. Answer: Taken."""
 
     offers: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
 
 
-class GetPage(Message, tag="get-page"):
+class GetPage(Message, frozen=True, kw_only=True, tag="get-page"):
     """Page ``number`` (1 MiB each) of a detached body of a share version. Answer: PageOf or Refused."""
 
     body: Literal["listing", "manifest", "digests"]
@@ -50,20 +50,20 @@ class GetPage(Message, tag="get-page"):
     number: Annotated[int, msgspec.Meta(ge=0, le=1 << 32)]
 
 
-class Begin(Message, tag="begin"):
+class Begin(Message, frozen=True, kw_only=True, tag="begin"):
     """I want to start or resume a transfer. Answer: Nonce or Refused; then comes Accepting, answered by Started or Refused."""
 
     transfer: Id
 
 
-class Fetch(Message, tag="fetch"):
+class Fetch(Message, frozen=True, kw_only=True, tag="fetch"):
     """Send the chunks of these inclusive intervals (at most 64 MiB). Answer: Pieces ..., then Fetched or Refused."""
 
     transfer: Id
     chunks: Annotated[list[tuple[Number, Number]], msgspec.Meta(min_length=1, max_length=4096)]
 
 
-class Witness(Message, tag="witness"):
+class Witness(Message, frozen=True, kw_only=True, tag="witness"):
     """The head of my trail: please cosign. Answer: AskProof; then comes Consistency, answered by Cosigned or Refused."""
 
     note: Note
@@ -72,38 +72,38 @@ class Witness(Message, tag="witness"):
 Request = Deliver | Waiting | GetPage | Begin | Fetch | Witness
 
 
-class Taken(Message, tag="taken"):
+class Taken(Message, frozen=True, kw_only=True, tag="taken"):
     """The statements were read; in return come these (acknowledgements, refusals)."""
 
     statements: Annotated[list[Envelope], msgspec.Meta(max_length=MAX_STATEMENTS)] = []
 
 
-class Refused(Message, tag="refused"):
+class Refused(Message, frozen=True, kw_only=True, tag="refused"):
     """No: a signed refusal or cut says why."""
 
     statement: Envelope
 
 
-class PageOf(Message, tag="page"):
+class PageOf(Message, frozen=True, kw_only=True, tag="page"):
     """The bytes of a page; ``last`` when none follows."""
 
     data: Annotated[bytes, msgspec.Meta(max_length=PAGE_BYTES)]
     last: bool
 
 
-class Nonce(Message, tag="nonce"):
+class Nonce(Message, frozen=True, kw_only=True, tag="nonce"):
     """Prove who you are over these fresh bytes."""
 
     nonce: Hash
 
 
-class Accepting(Message, tag="accepting"):
+class Accepting(Message, frozen=True, kw_only=True, tag="accepting"):
     """The signed accept."""
 
     statement: Envelope
 
 
-class Started(Message, tag="started"):
+class Started(Message, frozen=True, kw_only=True, tag="started"):
     """The transfer runs; ``manifest`` is its envelope, or empty while hashing goes on."""
 
     manifest: Envelope
@@ -117,7 +117,7 @@ class Piece(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
     data: bytes
 
 
-class Pieces(Message, tag="pieces"):
+class Pieces(Message, frozen=True, kw_only=True, tag="pieces"):
     """Bytes of one or more chunks."""
 
     pieces: Annotated[list[Piece], msgspec.Meta(max_length=4096)]
@@ -130,13 +130,13 @@ class Gone(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
     reason: Annotated[str, msgspec.Meta(pattern="^[a-z0-9-]{1,64}$")]
 
 
-class Fetched(Message, tag="fetched"):
+class Fetched(Message, frozen=True, kw_only=True, tag="fetched"):
     """All that was asked for was sent, but for the chunks of these files."""
 
     gone: Annotated[list[Gone], msgspec.Meta(max_length=4096)]
 
 
-class AskProof(Message, tag="ask-proof"):
+class AskProof(Message, frozen=True, kw_only=True, tag="ask-proof"):
     """Prove growth from the first of these sizes of your trail that it still holds: those I saw, newest first; none at first
     sight. ``epoch`` is that of the newest."""
 
@@ -144,7 +144,7 @@ class AskProof(Message, tag="ask-proof"):
     sizes: Annotated[list[Number], msgspec.Meta(max_length=256)]
 
 
-class Consistency(Message, tag="consistency"):
+class Consistency(Message, frozen=True, kw_only=True, tag="consistency"):
     """The RFC 6962 proof from ``old`` to the note's size; in a new epoch also its first leaf and that leaf's inclusion proof."""
 
     old: Number
@@ -153,7 +153,7 @@ class Consistency(Message, tag="consistency"):
     first_proof: Annotated[list[Hash], msgspec.Meta(max_length=64)] = []
 
 
-class Cosigned(Message, tag="cosigned"):
+class Cosigned(Message, frozen=True, kw_only=True, tag="cosigned"):
     """The cosignature line."""
 
     line: Annotated[str, msgspec.Meta(max_length=1000)]

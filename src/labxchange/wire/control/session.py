@@ -138,7 +138,8 @@ class _Ids:
             self._floors[kind] += 4
 
     def __contains__(self, stream_id: int) -> bool:
-        return stream_id < self._floors[stream_id % 4] or stream_id in self._above
+        over_in_order = SESSION_STREAM != stream_id < self._floors[stream_id % 4]
+        return over_in_order or stream_id in self._above
 
 
 class Session:

@@ -1,0 +1,132 @@
+"""Watching a transfer until it ends: a bar on a terminal, a line now and then elsewhere.
+
+It only looks. Ctrl-C pauses the transfer, which goes on where it stopped; whoever wants it to run on uses `--detach`.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from labxchange.cli import reach, screen, times
+
+if TYPE_CHECKING:
+    from labxchange.node.values import TransferInfo
+
+_LOOK_S = 0.4
+_TELL_S = 15.0
+_COUNTERSIGN_S = 4.0
+_LIVE = ("waiting", "running")
+
+Watch = Callable[["TransferInfo"], None]
+
+
+def follow(transfer: str, *, quiet: bool, sleep: Callable[[float], None] = time.sleep) -> TransferInfo:
+    """The transfer at its end: verified, completed, failed, cut, cancelled or paused. ``quiet`` shows nothing meanwhile.
+
+    Raises:
+        KeyboardInterrupt: after the transfer was paused.
+    """
+    from labxchange.node.verbs import Verbs
+
+    waited = 0.0
+    with _watching(quiet) as watch:
+        try:
+            while True:
+                info = reach.call(Verbs.transfer_show, transfer=transfer)
+                watch(info)
+                if info.state not in _LIVE and (info.state != "verified" or waited >= _COUNTERSIGN_S):
+                    return info
+                waited += _LOOK_S if info.state == "verified" else 0.0
+                sleep(_LOOK_S)
+        except KeyboardInterrupt:
+            pass
+    _pause(transfer)
+    raise KeyboardInterrupt
+
+
+def _pause(transfer: str) -> None:
+    """Stopped by the person: nothing that is verified is lost."""
+    from labxchange.errors import LabxchangeError
+    from labxchange.node.verbs import Verbs
+
+    try:
+        reach.call(Verbs.transfer_pause, transfer=transfer)
+    except LabxchangeError as error:
+        screen.remark(f"{error.message} [{error.code}]")
+        return
+    screen.remark(f"Paused; what has arrived is kept. Go on with `labxchange transfer resume {transfer[:12]}`.")
+
+
+def progress(info: TransferInfo) -> str:
+    """``12.0 GB of 50.0 GB, 340 of 1,200 files, 98.2 MB/s, 6 min 20 s left``."""
+    parts = [
+        f"{screen.size(info.done_bytes)} of {screen.size(info.bytes)}",
+        f"{info.done_files:,} of {screen.number(info.files, 'file')}",
+    ]
+    if info.state == "running" and info.rate:
+        parts.append(f"{screen.size(info.rate)}/s")
+        if info.eta >= 0:
+            parts.append(f"{times.duration(info.eta)} left")
+    return ", ".join(parts)
+
+
+def situation(info: TransferInfo) -> str:
+    """What a person should know of a transfer that is not running."""
+    reason = f" ({info.reason})" if info.reason else ""
+    return {
+        "waiting": f"waiting for {info.peer}{reason}; it goes on by itself",
+        "paused": f"paused{reason}",
+        "cut": f"ended by the sender's rules{reason}; it goes on if they allow it again",
+        "failed": f"failed{reason}",
+    }.get(info.state, info.state)
+
+
+@contextmanager
+def _watching(quiet: bool) -> Iterator[Watch]:
+    if quiet:
+        yield lambda _: None
+    elif sys.stderr.isatty():
+        with _bar() as watch:
+            yield watch
+    else:
+        yield _lines()
+
+
+@contextmanager
+def _bar() -> Iterator[Watch]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+    columns = (TextColumn("{task.fields[title]}", markup=False), BarColumn(), TaskProgressColumn(markup=False))
+    told = TextColumn("{task.fields[told]}", markup=False)
+    console = Console(stderr=True, markup=False, highlight=False, emoji=False)
+    with Progress(*columns, told, console=console) as display:
+        task = display.add_task("", total=None, title="", told="")
+
+        def watch(info: TransferInfo) -> None:
+            text = progress(info) if info.state in ("running", "verified", "completed") else situation(info)
+            display.update(
+                task,
+                total=max(info.bytes, 1),
+                completed=info.done_bytes if info.bytes else 1,
+                title=screen.printable(info.title)[:40],
+                told=screen.printable(text),
+            )
+
+        yield watch
+
+
+def _lines() -> Watch:
+    last: list[tuple[str, float]] = []
+
+    def watch(info: TransferInfo) -> None:
+        state, now = f"{info.state}{info.reason}", time.monotonic()
+        if not last or last[0][0] != state or now - last[0][1] >= _TELL_S:
+            last[:] = [(state, now)]
+            screen.remark(progress(info) if info.state == "running" else situation(info))
+
+    return watch

@@ -1,0 +1,105 @@
+"""`labxchange receipt`: the proof of delivery, and checking one offline."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from labxchange.cli import reach, screen, times
+from labxchange.cli.options import AsJson, Trust, example, group
+from labxchange.cli.transfers import Transfer
+from labxchange.errors import InputError
+
+if TYPE_CHECKING:
+    from labxchange.node.receipts import CheckedReceipt
+    from labxchange.node.values import ReceiptInfo
+
+app = group("Receipts: what arrived, signed by the recipient and countersigned by the sender.")
+
+_MAX_BYTES = 4 << 20
+
+
+def _draw(receipt: ReceiptInfo) -> None:
+    screen.fields(
+        [
+            ("title", receipt.title),
+            ("level", receipt.level),
+            ("verdict", receipt.verdict),
+            ("sender", receipt.sender),
+            ("recipient", receipt.recipient),
+            ("holds", f"{screen.number(receipt.files, 'file')}, {screen.size(receipt.bytes)}"),
+            ("root", receipt.root),
+            ("finished", times.moment(receipt.finished)),
+            ("path", receipt.path),
+            ("countersigned", "yes" if receipt.acknowledged else "not yet"),
+            ("receipt", receipt.receipt),
+            ("transfer", receipt.transfer),
+        ]
+    )
+
+
+def _draw_checked(checked: CheckedReceipt) -> None:
+    screen.line("The signatures are right.")
+    known = set(checked.trusted)
+    screen.fields(
+        [
+            ("level", checked.level),
+            ("verdict", checked.verdict),
+            ("sender", f"{checked.sender} ({checked.sender_fingerprint})"),
+            ("recipient", f"{checked.recipient} ({checked.recipient_fingerprint})"),
+            ("holds", f"{screen.number(checked.files, 'file')}, {screen.size(checked.bytes)}"),
+            ("root", checked.root),
+            ("finished", times.moment(checked.finished)),
+            ("countersigned", "yes: it stands in the sender's trail" if checked.countersigned else "no"),
+        ]
+    )
+    for name in (checked.sender, checked.recipient):
+        if name not in known:
+            screen.remark(f"Nothing here proves that this key belongs to {name}: compare the fingerprint, then give it as --trust.")
+
+
+@app.command(epilog=example("labxchange receipt show 8c01d2", "labxchange receipt show 8c01d2 --save receipt.json"))
+def show(
+    transfer: Transfer,
+    save: Annotated[str, typer.Option("--save", metavar="FILE", help="Write the receipt to a new file that anyone can verify.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Show the receipt of a transfer, of either direction."""
+    from labxchange.node.verbs import Verbs
+
+    receipt = reach.call(Verbs.receipt_show, transfer=transfer)
+    if save:
+        _write(reach.absolute(save), receipt.file.encode())
+    screen.show(receipt, _draw, as_json=as_json)
+    if save and not as_json:
+        screen.remark(f"It is in {save}; anyone can check it: `labxchange receipt verify {save}`.")
+
+
+def _write(target: str, data: bytes) -> None:
+    from labxchange.files.disk_errors import mapping
+
+    try:
+        with mapping(target), open(target, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except FileExistsError:
+        raise InputError("file-exists", f"There is already a file {target!r}.", hint="Choose another name.") from None
+
+
+@app.command(epilog=example("labxchange receipt verify receipt.json --trust ABCDEFG-..."))
+def verify(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="The file of `labxchange receipt show --save`.")],
+    trust: Trust = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check a receipt file, offline and without a node: the signatures of both parties, and the proof from the sender's trail."""
+    from labxchange.files.disk_errors import mapping
+    from labxchange.node.receipts import check_file
+
+    with mapping(file), Path(file).expanduser().open("rb") as stream:
+        data = stream.read(_MAX_BYTES)
+    screen.show(check_file(data, trust or []), _draw_checked, as_json=as_json)

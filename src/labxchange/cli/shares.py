@@ -1,0 +1,184 @@
+"""`labxchange share`: give data to contacts, see what became of it, end or extend it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from labxchange.cli import reach, screen, times
+from labxchange.cli.options import AsJson, Reason, example, group
+from labxchange.errors import UnavailableError
+
+if TYPE_CHECKING:
+    from labxchange.node.values import InboxItem, RecipientStatus, ShareInfo
+
+app = group("Share data with contacts, see whether they got it, end or extend it.")
+
+Share = Annotated[str, typer.Argument(metavar="SHARE", help="The share: its id, the beginning of it, or its title; ID/2 a version.")]
+Until = Annotated[str, typer.Option("--until", metavar="WHEN", help="The new end: 30d from now, 2026-12-31, or a time with zone.")]
+Only = Annotated[str, typer.Option("--contact", metavar="NAME", help="For this contact only; without it, for all.")]
+
+
+def _reference(share: ShareInfo) -> str:
+    return f"{share.share[:12]}/{share.version}"
+
+
+def _draw(share: ShareInfo) -> None:
+    screen.fields(
+        [
+            ("share", _reference(share)),
+            ("title", share.title),
+            ("state", share.state),
+            ("reason", share.reason),
+            ("holds", f"{screen.number(share.files, 'file')}, {screen.size(share.bytes)}"),
+            ("left out", screen.number(share.left_out, "file") if share.left_out else ""),
+            ("root", share.root),
+            ("created", times.moment(share.created)),
+        ]
+    )
+    for path, why in share.skipped:
+        screen.line(f"not shared: {path}: {why}")
+    if share.recipients:
+        screen.line()
+        screen.table(
+            ["recipient", "state", "received", "receipt", "downloads", "until"],
+            [_recipient(share, person) for person in share.recipients],
+            empty="",
+        )
+    for person in share.recipients:
+        if person.asked_until:
+            why = f": {person.asked_reason}" if person.asked_reason else "."
+            screen.line(f"{person.name} asks for more time, until {times.moment(person.asked_until)}{why}")
+
+
+def _recipient(share: ShareInfo, person: RecipientStatus) -> tuple[str, ...]:
+    receipt = person.receipt and person.receipt + (", countersigned" if person.acknowledged else "")
+    return (
+        person.name,
+        person.state,
+        screen.size(person.done_bytes) if person.done_bytes < share.bytes else "all",
+        receipt or "-",
+        f"{person.used + person.reserved} of {person.downloads}",
+        times.moment(person.not_after),
+    )
+
+
+def _draw_list(shares: list[ShareInfo]) -> None:
+    screen.table(
+        ["share", "title", "state", "files", "size", "recipients"],
+        [
+            (
+                _reference(share),
+                share.title,
+                share.state,
+                f"{share.files:,}",
+                screen.size(share.bytes),
+                ", ".join(f"{person.name} ({person.state})" for person in share.recipients),
+            )
+            for share in shares
+        ],
+        empty="Nothing is shared yet. Share something: `labxchange share create PATH --to NAME`.",
+    )
+
+
+def _draw_offer(item: InboxItem) -> None:
+    screen.line(f"{item.sender} will be asked for more time for “{item.title}”; it now ends {times.moment(item.not_after)}.")
+
+
+@app.command(
+    epilog=example(
+        'labxchange share create data/sdtm --to "Ana Silva" --title "SDTM, transfer 3 of 5" \\',
+        "    --study ABC-101 --category demographics --purpose interim-analysis --expires 30d",
+    )
+)
+def create(
+    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="A folder, or several files and folders.")],
+    to: Annotated[list[str], typer.Option("--to", metavar="NAME", help="A contact; can be repeated.")],
+    title: Annotated[str, typer.Option("--title", help="What recipients see; without it, the name of the folder.")] = "",
+    note: Annotated[str, typer.Option("--note", help="A few words to the recipients.")] = "",
+    purpose: Annotated[str, typer.Option("--purpose", help="What the data may be used for.")] = "",
+    study: Annotated[str, typer.Option("--study", help="The study it belongs to.")] = "",
+    site: Annotated[str, typer.Option("--site", help="The site it belongs to.")] = "",
+    category: Annotated[str, typer.Option("--category", help="The category of data.")] = "",
+    not_before: Annotated[str, typer.Option("--not-before", metavar="WHEN", help="From when it can be had; now.")] = "",
+    expires: Annotated[str, typer.Option("--expires", metavar="WHEN", help="Until when: 30d, 2026-12-31, or with zone.")] = "",
+    downloads: Annotated[int, typer.Option("--downloads", min=1, help="How often each recipient may download it.")] = 3,
+    new_version_of: Annotated[str, typer.Option("--new-version-of", metavar="SHARE", help="Your share that this replaces.")] = "",
+    wait: Annotated[bool, typer.Option("--wait", help="Return when all files are hashed; fails if that fails.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Share a folder, or files, with contacts.
+
+    Recipients see it at once and can begin; the files are read for their digests meanwhile. What they get never changes: a changed
+    file is left out, and a new version is a new offer.
+    """
+    from labxchange.node.verbs import Verbs
+
+    now = times.now_ms()
+    share = reach.call(
+        Verbs.share_create,
+        paths=[reach.absolute(path) for path in paths],
+        to=to,
+        share=new_version_of,
+        title=title,
+        note=note,
+        purpose=purpose,
+        study=study,
+        site=site,
+        category=category,
+        not_before=times.parse_moment(not_before, now=now, end_of_day=False) if not_before else 0,
+        not_after=times.parse_moment(expires, now=now) if expires else 0,
+        downloads=downloads,
+    )
+    if wait:
+        share = reach.call(Verbs.share_hashed, share=f"{share.share}/{share.version}")
+    if wait and share.state == "failed":
+        raise UnavailableError(
+            "hashing-failed", f"The files could not be read: {share.reason}", hint="Correct that, then share a new version."
+        )
+    screen.show(share, _draw, as_json=as_json)
+
+
+@app.command(epilog=example("labxchange share status", 'labxchange share status "SDTM, transfer 3 of 5"'))
+def status(
+    share: Annotated[str, typer.Argument(metavar="[SHARE]", help="One share; without it, all.")] = "", as_json: AsJson = False
+) -> None:
+    """Show what you share and whether the recipients have it, with their receipts."""
+    from labxchange.node.verbs import Verbs
+
+    if share:
+        screen.show(reach.call(Verbs.share_status, share=share), _draw, as_json=as_json)
+    else:
+        screen.show(reach.call(Verbs.share_list), _draw_list, as_json=as_json)
+
+
+@app.command(epilog=example('labxchange share revoke 3f2a9c --contact "Ana Silva" --reason "left the project"'))
+def revoke(share: Share, contact: Only = "", reason: Reason = "", as_json: AsJson = False) -> None:
+    """End a share at once; what runs stops, and the trail says exactly what had arrived.
+
+    What somebody has received already stays with them.
+    """
+    from labxchange.node.verbs import Verbs
+
+    screen.show(reach.call(Verbs.share_revoke, share=share, contact=contact, reason=reason), _draw, as_json=as_json)
+
+
+@app.command(epilog=example("labxchange share extend 3f2a9c --until 2026-12-31"))
+def extend(share: Share, until: Until, contact: Only = "", reason: Reason = "", as_json: AsJson = False) -> None:
+    """Give recipients more time."""
+    from labxchange.node.verbs import Verbs
+
+    end = times.parse_moment(until, now=times.now_ms())
+    info = reach.call(Verbs.share_extend, share=share, until=end, contact=contact, reason=reason)
+    screen.show(info, _draw, as_json=as_json)
+
+
+@app.command(epilog=example('labxchange share request-extension 3f2a9c --until 14d --reason "the analyst is away"'))
+def request_extension(share: Share, until: Until, reason: Reason = "", as_json: AsJson = False) -> None:
+    """Ask the sender of a share for more time."""
+    from labxchange.node.verbs import Verbs
+
+    end = times.parse_moment(until, now=times.now_ms())
+    item = reach.call(Verbs.request_extension, share=share, until=end, reason=reason)
+    screen.show(item, _draw_offer, as_json=as_json)

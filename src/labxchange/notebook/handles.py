@@ -1,0 +1,145 @@
+"""What the Python API returns: handles whose ``repr`` shows the state of now, and lists that print as tables.
+
+A handle keeps an id and asks the node whenever it is looked at; it holds no data and no secret.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from labxchange.dataset.check import Report
+from labxchange.dataset.names import escape
+from labxchange.errors import UnavailableError
+from labxchange.node.client import Client, run
+from labxchange.node.values import ReceiptInfo, ReceivedInfo, ShareInfo, TransferInfo
+from labxchange.node.verbs import Verbs
+from labxchange.notebook.text import size, table, when
+
+T = TypeVar("T")
+OVER = ("completed", "verified", "failed", "cancelled", "cut")
+
+
+class Listed(Sequence[T], Generic[T]):
+    """A list that prints as a table."""
+
+    def __init__(self, items: Sequence[T], heads: Sequence[str], rows: Sequence[Sequence[object]], *, empty: str) -> None:
+        self._items = list(items)
+        self._text = table(heads, rows, empty=empty)
+
+    def __getitem__(self, index):  # type: ignore[no-untyped-def]
+        return self._items[index]
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self._items)
+
+    def __repr__(self) -> str:
+        return self._text
+
+
+class Share:
+    """One's own share version."""
+
+    def __init__(self, client: Client, info: ShareInfo) -> None:
+        self._client = client
+        self._name = f"{info.share}/{info.version}"
+
+    @property
+    def id(self) -> str:
+        """The share's id and version, as every command takes them."""
+        return self._name
+
+    @property
+    def status(self) -> ShareInfo:
+        """Its state now, with 'did they get it?' for each recipient."""
+        return run(self._client.call(Verbs.share_status, share=self._name))
+
+    def wait_hashed(self) -> Share:
+        """Wait until every file is hashed and the manifest is signed."""
+        run(self._client.call(Verbs.share_hashed, share=self._name))
+        return self
+
+    def revoke(self, *, contact: str = "", reason: str = "") -> Share:
+        """End the grants at once, for one contact or for all."""
+        run(self._client.call(Verbs.share_revoke, share=self._name, contact=contact, reason=reason))
+        return self
+
+    def extend(self, *, until: int, contact: str = "", reason: str = "") -> Share:
+        """Move the end of the grants; ``until`` in UTC milliseconds."""
+        run(self._client.call(Verbs.share_extend, share=self._name, until=until, contact=contact, reason=reason))
+        return self
+
+    def __repr__(self) -> str:
+        info = self.status
+        head = f"share “{escape(info.title)}” version {info.version}: {info.state}, {info.files} files, {size(info.bytes)}"
+        rows = [(item.name, item.state, size(item.done_bytes), when(item.not_after)) for item in info.recipients]
+        return head + "\n" + table(("recipient", "state", "arrived", "until"), rows, empty="no recipients")
+
+
+class Transfer:
+    """A transfer, of either direction."""
+
+    def __init__(self, client: Client, info: TransferInfo) -> None:
+        self._client = client
+        self.id = info.transfer
+
+    @property
+    def status(self) -> TransferInfo:
+        """Its state now."""
+        return run(self._client.call(Verbs.transfer_show, transfer=self.id))
+
+    def wait(self) -> Transfer:
+        """Wait until it is over; an interrupt stops the wait, never the transfer."""
+        run(self._wait())
+        return self
+
+    async def _wait(self) -> None:
+        notices = self._client.notices()
+        try:
+            while (await self._client.call(Verbs.transfer_show, transfer=self.id)).state not in OVER:
+                async for notice in notices:
+                    if notice.kind == "transfer":
+                        break
+                else:
+                    raise UnavailableError("node-stopped", "The node stopped.", hint="Start it; the transfer goes on by itself.")
+        finally:
+            await notices.aclose()  # type: ignore[attr-defined]
+
+    def pause(self) -> Transfer:
+        run(self._client.call(Verbs.transfer_pause, transfer=self.id))
+        return self
+
+    def resume(self) -> Transfer:
+        run(self._client.call(Verbs.transfer_resume, transfer=self.id))
+        return self
+
+    def cancel(self) -> Transfer:
+        run(self._client.call(Verbs.transfer_cancel, transfer=self.id))
+        return self
+
+    @property
+    def folder(self) -> Path:
+        """Where the files are."""
+        return Path(self.status.destination)
+
+    @property
+    def report(self) -> Report:
+        """The verification report: what matched, what did not, which checks ran and which did not."""
+        received: ReceivedInfo = run(self._client.call(Verbs.transfer_report, transfer=self.id))
+        return received.report
+
+    @property
+    def receipt(self) -> ReceiptInfo:
+        """The signed receipt."""
+        return run(self._client.call(Verbs.receipt_show, transfer=self.id))
+
+    def __repr__(self) -> str:
+        info = self.status
+        arrow = "from" if info.direction == "in" else "to"
+        reason = f" ({info.reason})" if info.reason else ""
+        done = f"{info.done_files}/{info.files} files, {size(info.done_bytes)} of {size(info.bytes)}"
+        return f"transfer of “{escape(info.title)}” {arrow} {escape(info.peer)}: {info.state}{reason}, {done}"
