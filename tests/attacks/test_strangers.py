@@ -225,13 +225,13 @@ def test_a_proven_peer_holds_no_more_than_its_window(count: int) -> None:
         before = resident_bytes()
         quic = channel._link.quic
         quic._remote_max_data = 1 << 40
-        for step in range(14):
+        for step in range(15):
             if not channel.is_open:
                 break
             for stream in streams:
                 inner = quic._streams[stream.id]
                 inner.max_stream_data_remote = 1 << 40
-                inner.sender._buffer_start = inner.sender._buffer_stop = inner.sender.highest_offset = 8000 << step
+                inner.sender._buffer_start = inner.sender._buffer_stop = inner.sender.highest_offset = 4000 << step
                 inner.sender._buffer.clear()
                 inner.sender.write(b"x")
             channel._link.pump()

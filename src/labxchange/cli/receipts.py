@@ -58,13 +58,17 @@ def _draw_checked(checked: CheckedReceipt) -> None:
     )
     for name in (checked.sender, checked.recipient):
         if name not in known:
-            screen.remark(f"Nothing here proves that this key belongs to {name}: compare the fingerprint, then give it as --trust.")
+            screen.remark(
+                f"Nothing here proves that this key belongs to {name}: compare the fingerprint, then give it as --trust."
+            )
 
 
 @app.command(epilog=example("labxchange receipt show 8c01d2", "labxchange receipt show 8c01d2 --save receipt.json"))
 def show(
     transfer: Transfer,
-    save: Annotated[str, typer.Option("--save", metavar="FILE", help="Write the receipt to a new file that anyone can verify.")] = "",
+    save: Annotated[
+        str, typer.Option("--save", metavar="FILE", help="Write the receipt to a new file that anyone can verify.")
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
     """Show the receipt of a transfer, of either direction."""

@@ -15,8 +15,12 @@ if TYPE_CHECKING:
 
 app = group("Share data with contacts, see whether they got it, end or extend it.")
 
-Share = Annotated[str, typer.Argument(metavar="SHARE", help="The share: its id, the beginning of it, or its title; ID/2 a version.")]
-Until = Annotated[str, typer.Option("--until", metavar="WHEN", help="The new end: 30d from now, 2026-12-31, or a time with zone.")]
+Share = Annotated[
+    str, typer.Argument(metavar="SHARE", help="The share: its id, the beginning of it, or its title; ID/2 a version.")
+]
+Until = Annotated[
+    str, typer.Option("--until", metavar="WHEN", help="The new end: 30d from now, 2026-12-31, or a time with zone.")
+]
 Only = Annotated[str, typer.Option("--contact", metavar="NAME", help="For this contact only; without it, for all.")]
 
 

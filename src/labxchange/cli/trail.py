@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 app = group("The audit trail: who did what, when; exported and checked by anyone.")
 
-_SHOWN = ("who.person", "counterparty_name", "object_id", "study", "site", "reason_text", "old", "new")
+_SHOWN = ("person", "counterparty_name", "object_id", "study", "site", "reason_text", "old", "new")
 
 
 def _draw(entries: list[EntryInfo]) -> None:
@@ -90,9 +90,7 @@ def export(
     """
     from labxchange.node.verbs import Verbs
 
-    exported = reach.call(
-        Verbs.audit_export, path=reach.absolute(file), form=form, study=study, site=site, category=category
-    )
+    exported = reach.call(Verbs.audit_export, path=reach.absolute(file), form=form, study=study, site=site, category=category)
     screen.show(exported, _draw_exported, as_json=as_json)
 
 

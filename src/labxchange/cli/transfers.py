@@ -154,9 +154,9 @@ def _draw_end(info: TransferInfo, received: ReceivedInfo | None) -> None:
 def add_to(root: typer.Typer) -> None:
     """The two commands that belong to no group."""
     root.command(epilog=example("labxchange inbox"))(inbox)
-    root.command(epilog=example('labxchange receive "SDTM, transfer 3 of 5" --to data/sdtm', "labxchange receive 3f2a9c --detach"))(
-        receive
-    )
+    root.command(
+        epilog=example('labxchange receive "SDTM, transfer 3 of 5" --to data/sdtm', "labxchange receive 3f2a9c --detach")
+    )(receive)
 
 
 @app.command("list", epilog=example("labxchange transfer list"))

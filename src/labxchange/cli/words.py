@@ -71,7 +71,9 @@ def ask_words(name: str) -> list[str]:
 
     if not asking.person_there():
         raise InputError(
-            "terminal-needed", "The six words can only be asked for in a terminal.", hint='A script gives `--words "a b c d e f"`.'
+            "terminal-needed",
+            "The six words can only be asked for in a terminal.",
+            hint='A script gives `--words "a b c d e f"`.',
         )
     screen.remark(f"Ask {name} by telephone to read the six words that `labxchange key show` shows them.")
     screen.remark("Type them as you hear them; a beginning is enough when it fits one word only.")

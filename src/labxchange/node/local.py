@@ -8,6 +8,7 @@ types, so a malformed call is refused before anything runs.
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import AsyncIterator, Callable
 from typing import Any, get_type_hints
 
@@ -30,6 +31,18 @@ HTTP_STATUS = {
     "IntegrityError": 409,
     "UnavailableError": 503,
 }
+
+
+_BROKEN = msgspec.json.encode(
+    {
+        "kind": "UnavailableError",
+        "code": "node-error",
+        "message": "The node met an error of its own; nothing more is known here.",
+        "hint": "`labxchange node logs` shows it: please report it.",
+    }
+)
+
+log = logging.getLogger("labxchange")
 
 
 def error_body(error: LabxchangeError) -> bytes:
@@ -69,6 +82,9 @@ def application(node: Node, *, stop: Callable[[], None]) -> Starlette:
             result = await getattr(node, name)(**msgspec.structs.asdict(given))
         except LabxchangeError as error:
             return _error(error)
+        except Exception:
+            log.exception("the verb %s failed", name)
+            return Response(_BROKEN, status_code=500, media_type="application/json")
         return Response(msgspec.json.encode(result), media_type="application/json")
 
     async def notices(_: Request) -> Response:

@@ -176,7 +176,7 @@ class Node(Verbs):
                 clean = settings.get(tx, _CLEAN) == b"1"
                 first = settings.get(tx, _CLEAN) is None
             entries = [] if clean or first else [Entry(event=Event.SYSTEM_RECOVERED, object_type="node")]
-            with core.act(*entries, Entry(event=Event.SYSTEM_STARTED, object_type="node")) as tx:
+            with core.act(Entry(event=Event.SYSTEM_STARTED, object_type="node"), *entries) as tx:
                 settings.put(tx, _CLEAN, b"0")
             if unlock and core.home.unlock.exists():
                 with contextlib.suppress(InputError):

@@ -7,7 +7,6 @@ excerpt (bundle) discloses the scopes it is about and shows only their entries a
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,8 +18,8 @@ from labxchange.audit.events import Event
 from labxchange.audit.export import Hidden, Index, Item, OwnScope, Shown, Signed, bundle, csv_lines, jsonl_lines, plan, row
 from labxchange.audit.leaf import parse as parse_leaf
 from labxchange.audit.scope import Scope, scope_key, tag_of
-from labxchange.errors import InputError, UnavailableError
-from labxchange.files.keyfile import write_secret
+from labxchange.errors import InputError, LabxchangeError
+from labxchange.files.newfile import write_new
 from labxchange.node.clock import utc_text
 from labxchange.node.contacts import Contacts
 from labxchange.node.core import Core
@@ -83,8 +82,8 @@ class Trails:
         with self._core.database.begin() as tx:
             checkpoint = parse_note(trail.newest_checkpoint(tx)).checkpoint
             cosigned = len({size for size, *_ in trail.cosigned(tx)})
-        await asyncio.to_thread(_write, target, self._pieces(form, wanted, checkpoint.size))
-        return Exported(path=str(target), form=form, entries=checkpoint.size, size=target.stat().st_size, cosigned=cosigned)
+        size = await asyncio.to_thread(write_new, target, self._pieces(form, wanted, checkpoint.size))
+        return Exported(path=str(target), form=form, entries=checkpoint.size, size=size, cosigned=cosigned)
 
     def _note_export(self, form: str, wanted: list[Scope]) -> None:
         trail = self._trail()
@@ -207,19 +206,12 @@ class Trails:
         if target.exists():
             raise InputError("file-exists", f"There is already a file {str(target)!r}.", hint="Choose another name.")
         self._core.record(Entry(event=Event.IDENTITY_BACKED_UP, object_type="node", who=self._core.who()))
-        write_secret(target, b"")
-        self._core.database.backup(target)
+        write_new(target, [])
         try:
-            with sqlite3.connect(target) as copy:
-                sealed = self._core.home.identity.read_bytes()
-                copy.execute("INSERT OR REPLACE INTO settings VALUES ('backup-identity', ?)", (sealed,))
-            copy.close()
-        except (sqlite3.Error, OSError):
-            raise UnavailableError("disk-error", "The backup could not be written.", hint="Is the disk full?") from None
-
-
-def _write(target: Path, lines: list[bytes]) -> None:
-    write_secret(target, b"".join(lines))
+            self._core.database.backup(target, settings={"backup-identity": self._core.home.identity.read_bytes()})
+        except LabxchangeError:
+            target.unlink(missing_ok=True)
+            raise
 
 
 def _info(item: StoredEntry) -> EntryInfo:

@@ -132,15 +132,26 @@ class Database:
         """True inside a transaction."""
         return self._connection is not None and self._connection.in_transaction()
 
-    def backup(self, target: Path) -> None:
-        """A consistent copy of the running database (SQLite's online backup)."""
+    def backup(self, target: Path, *, settings: dict[str, bytes]) -> None:
+        """A consistent copy of the running database (SQLite's online backup), with more ``settings``, flushed to the disk.
+
+        Raises:
+            UnavailableError: ``disk-error``.
+        """
         assert self._connection is not None
         raw: Any = self._connection.connection.driver_connection
-        destination = sqlite3.connect(target)
         try:
-            raw.backup(destination)
-        finally:
-            destination.close()
+            copy = sqlite3.connect(target)
+            try:
+                raw.backup(copy)
+                copy.execute("PRAGMA journal_mode=DELETE")
+                copy.execute("PRAGMA synchronous=FULL")
+                copy.executemany("INSERT OR REPLACE INTO settings VALUES (?, ?)", settings.items())
+                copy.commit()
+            finally:
+                copy.close()
+        except sqlite3.Error:
+            raise UnavailableError("disk-error", "The backup could not be written.", hint="Is the disk full?") from None
 
     def close(self) -> None:
         if self._connection is not None:

@@ -1,0 +1,49 @@
+"""Writing a new file whole or not at all: exports and backups that a person asked for.
+
+The bytes go to a private temporary file beside the target, are flushed, and get the name only if nothing has it. What is written
+is the caller's.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from labxchange.dataset.names import escape
+from labxchange.errors import InputError
+from labxchange.files.disk_errors import mapping
+
+
+def write_new(path: Path, pieces: Iterable[bytes]) -> int:
+    """Write ``pieces`` to ``path`` (0600), durably; returns the bytes written.
+
+    Raises:
+        InputError: ``file-exists``, ``not-permitted``.
+        UnavailableError: ``disk-full``, ``disk-error``, ``file-missing`` (the folder).
+    """
+    taken = InputError("file-exists", f"There is already a file “{escape(str(path))}”.", hint="Choose another name.")
+    if path.exists():
+        raise taken
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    size = 0
+    with mapping(str(path)):
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            with os.fdopen(descriptor, "wb") as out:
+                for piece in pieces:
+                    size += out.write(piece)
+                out.flush()
+                os.fsync(out.fileno())
+            try:
+                os.link(temporary, path)
+            except FileExistsError:
+                raise taken from None
+        finally:
+            temporary.unlink(missing_ok=True)
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    return size
