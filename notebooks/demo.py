@@ -215,14 +215,13 @@ def verify(root: Path, *fingerprints: str) -> None:
 def main() -> int:
     began = time.monotonic()
     os.environ["LABXCHANGE_LISTEN"] = "127.0.0.1"
-    if True:
-        folder = tempfile.mkdtemp(prefix="labxchange-demo-")
+    with tempfile.TemporaryDirectory(prefix="labxchange-demo-") as folder:
         for name in ("sponsor", "cro", "third"):
             (Path(folder) / name).mkdir()
         os.environ["XDG_RUNTIME_DIR"] = folder
         try:
             asyncio.run(story(Path(folder)))
-        except NotAsTold as error:
+        except (NotAsTold, LabxchangeError) as error:
             say(f"\nNOT AS TOLD: {error}")
             return 1
     say(f"\nAll of it happened as told, in {time.monotonic() - began:.0f} seconds.")

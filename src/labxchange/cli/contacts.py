@@ -97,7 +97,7 @@ def accept(
 ) -> None:
     """Meet the person who sent you an invitation.
 
-    The text is pasted, piped in, or read from a file; it is never an argument, because other users of this computer can see those.
+    The text is pasted, piped in, or read from a file; it is never an argument, which other users could see.
     """
     from labxchange.node.verbs import Verbs
 

@@ -67,7 +67,7 @@ def _reading(title: str, total: Callable[[], int], *, quiet: bool) -> Iterator[C
 
 @app.command(epilog=example("labxchange dataset show data/sdtm", "labxchange dataset show data/sdtm --digests > SHA256SUMS"))
 def show(
-    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="A folder, or several files and folders.")],
+    paths: Annotated[list[str], typer.Argument(metavar="PATH", help="A folder, or several files and folders.")],
     listed: Annotated[bool, typer.Option("--list", help="List every file.")] = False,
     digests: Annotated[bool, typer.Option("--digests", help="Read every file and print its SHA-256, as sha256sum does.")] = False,
     as_json: AsJson = False,
@@ -100,9 +100,9 @@ def verify(
 ) -> None:
     """Read received files again and compare them with the manifest that the sender signed.
 
-    Every byte is read. The report names each file that differs, is missing or is not listed, and each check that did not run. With
-    --sums the files are compared with a list of SHA-256 digests instead, and no node is needed. The exit code is 4 when a file is
-    not as it should be.
+    Every byte is read. The report names each file that differs, is missing or is not listed, and each check that did not run.
+    With --sums the files are compared with a list of SHA-256 digests instead, and no node is needed. The exit code is 4 when a
+    file is not as it should be.
     """
     if sums and transfer:
         raise InputError("options-exclusive", "Give --transfer or --sums, not both.")

@@ -97,7 +97,7 @@ def _draw_offer(item: InboxItem) -> None:
     )
 )
 def create(
-    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="A folder, or several files and folders.")],
+    paths: Annotated[list[str], typer.Argument(metavar="PATH", help="A folder, or several files and folders.")],
     to: Annotated[list[str], typer.Option("--to", metavar="NAME", help="A contact; can be repeated.")],
     title: Annotated[str, typer.Option("--title", help="What recipients see; without it, the name of the folder.")] = "",
     note: Annotated[str, typer.Option("--note", help="A few words to the recipients.")] = "",
@@ -114,8 +114,8 @@ def create(
 ) -> None:
     """Share a folder, or files, with contacts.
 
-    Recipients see it at once and can begin; the files are read for their digests meanwhile. What they get never changes: a changed
-    file is left out, and a new version is a new offer.
+    Recipients see it at once and can begin; the files are read for their digests meanwhile. What they get never changes: a
+    changed file is left out, and a new version is a new offer.
     """
     from labxchange.node.verbs import Verbs
 

@@ -103,8 +103,8 @@ def verify(
 ) -> None:
     """Check an exported audit trail, offline and without a node.
 
-    Give the fingerprints that you know from the people themselves: the owner's, and those of counterparties. The verdict is VALID,
-    VALID-UNANCHORED, INCOMPLETE, DIVERGED or INVALID; the exit code is 0, 10, 11, 12 or 13.
+    Give the fingerprints that you know from the people themselves: the owner's, and those of counterparties. The verdict is
+    VALID, VALID-UNANCHORED, INCOMPLETE, DIVERGED or INVALID; the exit code is 0, 10, 11, 12 or 13.
     """
     from labxchange.audit import verifier
 

@@ -240,7 +240,7 @@ def _unreached(check: str, name: str, found: dict[str, str], error: LabxchangeEr
                 _problem(
                     check,
                     f"Nothing came back from {shown}: that node is off, or a firewall between you drops UDP.",
-                    f"Ask {name} to run `labxchange doctor` and have UDP port {port} opened inbound; ask your own IT to allow UDP "
+                    f"Ask {name} to run `labxchange doctor` and have UDP port {port} opened inbound; ask your IT to allow UDP "
                     f"outbound to port {port}. If only your side can be reached, they reach you: leave your node running.",
                 )
             )

@@ -73,7 +73,7 @@ def _refuse_existing(home: Home) -> None:
             raise RefusedError(
                 "node-exists",
                 f"There is a node in {home.root} already, and a restored one would replace it.",
-                hint=f"Set LABXCHANGE_HOME to a new folder; or stop that node (`labxchange node stop`) and move {home.root} away.",
+                hint="Set LABXCHANGE_HOME to a new folder; or stop that node (`labxchange node stop`) and move its folder away.",
             )
 
 
