@@ -213,13 +213,10 @@ def _paragraphs(text: str) -> str:
 
 
 def _parameter(parameter: Any) -> tuple[str, str]:
-    names = (
-        [parameter.human_readable_name]
-        if parameter.param_type_name == "argument"
-        else [*parameter.opts, *parameter.secondary_opts]
-    )
-    shown = ", ".join(f"`{one}`" for one in names)
-    return shown, getattr(parameter, "help", "") or ""
+    names = [*parameter.opts, *parameter.secondary_opts]
+    if parameter.param_type_name == "argument":
+        names = [parameter.metavar or parameter.name.upper()]
+    return ", ".join(f"`{name}`" for name in names), getattr(parameter, "help", "") or ""
 
 
 def _command(name: str, command: Any) -> str:

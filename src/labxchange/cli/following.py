@@ -44,21 +44,22 @@ def follow(transfer: str, *, quiet: bool, sleep: Callable[[float], None] = time.
                 sleep(_LOOK_S)
         except KeyboardInterrupt:
             pass
-    _pause(transfer)
+    _pause(transfer, quiet=quiet)
     raise KeyboardInterrupt
 
 
-def _pause(transfer: str) -> None:
+def _pause(transfer: str, *, quiet: bool) -> None:
     """Stopped by the person: nothing that is verified is lost."""
     from labxchange.errors import LabxchangeError
     from labxchange.node.verbs import Verbs
 
+    told = f"Paused; what has arrived is kept. Go on with `labxchange transfer resume {transfer[:12]}`."
     try:
         reach.call(Verbs.transfer_pause, transfer=transfer)
     except LabxchangeError as error:
-        screen.remark(f"{error.message} [{error.code}]")
-        return
-    screen.remark(f"Paused; what has arrived is kept. Go on with `labxchange transfer resume {transfer[:12]}`.")
+        told = f"{error.message} [{error.code}]"
+    if not quiet:
+        screen.remark(told)
 
 
 def progress(info: TransferInfo) -> str:
@@ -76,6 +77,8 @@ def progress(info: TransferInfo) -> str:
 
 def situation(info: TransferInfo) -> str:
     """What a person should know of a transfer that is not running."""
+    if info.state == "waiting" and not info.reason:
+        return f"connecting to {info.peer}"
     reason = f" ({info.reason})" if info.reason else ""
     return {
         "waiting": f"waiting for {info.peer}{reason}; it goes on by itself",
@@ -99,13 +102,13 @@ def _watching(quiet: bool) -> Iterator[Watch]:
 @contextmanager
 def _bar() -> Iterator[Watch]:
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+    from rich.progress import BarColumn, Progress, TextColumn
 
-    columns = (TextColumn("{task.fields[title]}", markup=False), BarColumn(), TaskProgressColumn(markup=False))
-    told = TextColumn("{task.fields[told]}", markup=False)
+    # Narrow, so that size, files, rate and time left fit beside it on 80 columns.
+    columns = (BarColumn(bar_width=10), TextColumn("{task.percentage:>3.0f} % {task.fields[told]}", markup=False))
     console = Console(stderr=True, markup=False, highlight=False, emoji=False)
-    with Progress(*columns, told, console=console) as display:
-        task = display.add_task("", total=None, title="", told="")
+    with Progress(*columns, console=console) as display:
+        task = display.add_task("", total=None, told="")
 
         def watch(info: TransferInfo) -> None:
             text = progress(info) if info.state in ("running", "verified", "completed") else situation(info)
@@ -113,7 +116,6 @@ def _bar() -> Iterator[Watch]:
                 task,
                 total=max(info.bytes, 1),
                 completed=info.done_bytes if info.bytes else 1,
-                title=screen.printable(info.title)[:40],
                 told=screen.printable(text),
             )
 

@@ -59,16 +59,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code = app(given, prog_name="labxchange", standalone_mode=False)
         sys.stdout.flush()
-        if code == ExitCode.INTERRUPTED and not as_json:
-            sys.stderr.write("\nInterrupted.\n")
-        return int(code or 0)
+        return _interrupted(as_json=as_json) if code == ExitCode.INTERRUPTED else int(code or 0)
     except LabxchangeError as error:
         return _failed(error, code_of(error), as_json=as_json)
     except typer.TyperException as error:
         return _misused(error, as_json=as_json)
     except typer.Abort:
-        sys.stderr.write("\nInterrupted.\n")
-        return ExitCode.INTERRUPTED
+        return _interrupted(as_json=as_json)
     except BrokenPipeError:
         # Whoever read our output has seen enough. The interpreter's own flush at its end must not complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -82,6 +79,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             hint="Please report it with what LABXCHANGE_TRACEBACK=1 prints, and the end of `labxchange node logs`.",
         )
         return _failed(unexpected, ExitCode.UNEXPECTED, as_json=as_json)
+
+
+def _interrupted(*, as_json: bool) -> int:
+    """Ctrl-C or Ctrl-D: the terminal shows it; only a program has to be told."""
+    if as_json:
+        return _failed(LabxchangeError("interrupted", "Interrupted."), ExitCode.INTERRUPTED, as_json=True)
+    sys.stderr.write("\n")
+    return ExitCode.INTERRUPTED
 
 
 def _failed(error: LabxchangeError, code: ExitCode, *, as_json: bool) -> int:

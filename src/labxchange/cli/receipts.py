@@ -85,13 +85,12 @@ def show(
 def _write(target: str, data: bytes) -> None:
     from labxchange.files.disk_errors import mapping
 
-    try:
-        with mapping(target), open(target, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-    except FileExistsError:
-        raise InputError("file-exists", f"There is already a file {target!r}.", hint="Choose another name.") from None
+    if os.path.lexists(target):
+        raise InputError("file-exists", f"There is already a file {target!r}.", hint="Choose another name.")
+    with mapping(target), open(target, "xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 @app.command(epilog=example("labxchange receipt verify receipt.json --trust ABCDEFG-..."))

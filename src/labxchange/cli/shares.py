@@ -57,7 +57,7 @@ def _draw(share: ShareInfo) -> None:
 
 
 def _recipient(share: ShareInfo, person: RecipientStatus) -> tuple[str, ...]:
-    receipt = person.receipt and person.receipt + (", countersigned" if person.acknowledged else "")
+    receipt = "" if not person.receipt else "signed, countersigned" if person.acknowledged else "signed"
     return (
         person.name,
         person.state,

@@ -31,7 +31,7 @@ def draw_report(report: Report) -> None:
         screen.line(f"not checked: {item.name}: {item.why}")
     for finding in report.findings:
         place = f", first at byte {finding.offset:,}" if finding.offset >= 0 else ""
-        told = f"; expected {finding.expected}, got {finding.got}" if finding.expected or finding.got else ""
+        told = f" Expected {finding.expected}, got {finding.got}." if finding.expected or finding.got else ""
         screen.line(f"{finding.kind}: {finding.path}{place}: {finding.text}{told}")
     if report.truncated:
         screen.line("There are more findings than are listed here; the counts are complete.")
@@ -129,6 +129,8 @@ def receive(
 def _to_the_end(transfer: str, *, as_json: bool) -> None:
     from labxchange.node.verbs import Verbs
 
+    if not as_json:
+        screen.remark(f"Ctrl-C pauses this transfer, {transfer[:12]}; nothing that is verified comes twice.")
     info = following.follow(transfer, quiet=as_json)
     if as_json:
         screen.emit(info)

@@ -39,6 +39,7 @@ from labxchange.store.people import Contact
 from labxchange.store.shares import ShareRow
 
 _DAY_MS = 86_400_000
+_CACHED_MIN_BYTES = 1 << 18
 _MAX_GRANT_MS = 3660 * _DAY_MS
 
 
@@ -351,17 +352,18 @@ class Shares:
 
 
 class _Cache:
-    """``store.hash_cache`` in the words of ``files.hashing``."""
+    """``store.hash_cache`` in the words of ``files.hashing``; a small file is hashed sooner than it is looked up."""
 
     def __init__(self, cache: HashCache) -> None:
         self._cache = cache
 
     def get(self, key: CacheKey) -> FileHash | None:
-        found = self._cache.get(key)
+        found = self._cache.get(key) if key.size >= _CACHED_MIN_BYTES else None
         return FileHash(*found) if found else None
 
     def put(self, key: CacheKey, value: FileHash) -> None:
-        self._cache.put(key, value)
+        if key.size >= _CACHED_MIN_BYTES:
+            self._cache.put(key, value)
 
 
 def _digests_of(hashed: Hashed) -> FileDigests:

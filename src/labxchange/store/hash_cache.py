@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sqlalchemy import Column, Integer, LargeBinary, MetaData, PrimaryKeyConstraint, Table, create_engine, select
+from sqlalchemy import Column, Integer, LargeBinary, MetaData, PrimaryKeyConstraint, Table, create_engine
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import StaticPool
@@ -30,6 +30,7 @@ _digests = Table(
     sqlite_with_rowid=False,
 )
 _NAMES = ("device", "inode", "size", "mtime_ns", "ctime_ns")
+_SELECT = f"SELECT sha256, chunks FROM digests WHERE {' AND '.join(f'{name} = ?' for name in _NAMES)}"  # noqa: S608  constants
 _BATCH = 1000
 
 
@@ -54,8 +55,7 @@ class HashCache:
         self._engine = engine
 
     def get(self, key: Key) -> tuple[bytes, bytes] | None:
-        where = [_digests.c[name] == value for name, value in zip(_NAMES, key, strict=True)]
-        row = self._connection.execute(select(_digests.c.sha256, _digests.c.chunks).where(*where)).first()
+        row = self._connection.exec_driver_sql(_SELECT, key).first()
         return (bytes(row[0]), bytes(row[1])) if row else None
 
     def put(self, key: Key, value: tuple[bytes, bytes]) -> None:

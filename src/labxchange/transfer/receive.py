@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from typing import Any, Protocol
 
@@ -51,7 +52,7 @@ class Journal(Protocol):
 
 
 class Download:
-    """One transfer into one quarantine; ``run`` as often as the connection demands, until ``complete``.
+    """One transfer into one quarantine over one connection; what it did not finish is for the next one, from the journal.
 
     Args:
         chunk_digests: 32 bytes for each chunk, checked against the manifest.
@@ -102,6 +103,8 @@ class Download:
         self._ready: deque[int] = deque()
         self._work: deque[list[Interval]] = deque()
         self._commit = asyncio.Lock()
+        # One thread: several would only pass the interpreter's lock to and fro.
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="receive")
         self._full = asyncio.Event()
         self.received_bytes = 0
         self.repeated_bytes = 0
@@ -183,8 +186,12 @@ class Download:
                 await self._release_ready(everything=True)
         finally:
             # What is on the disk already must not come again, however this ends.
-            with contextlib.suppress(LabxchangeError):
+            try:
                 await _to_its_end(asyncio.ensure_future(self._commit_fresh()))
+            except LabxchangeError:
+                pass  # what is not recorded comes again
+            finally:
+                self._writer.shutdown(wait=False)
 
     async def _fetch_all(self, channel: Channel) -> None:
         fetchers = [asyncio.ensure_future(self._fetcher(channel)) for _ in range(min(FETCH_PARALLEL, len(self._work)))]
@@ -218,6 +225,7 @@ class Download:
             await self._release_ready(everything=False)
 
     async def _fetch(self, channel: Channel, asked: list[Interval]) -> None:
+        loop = asyncio.get_running_loop()
         expected = deque(chunk for first, last in asked for chunk in range(first, last + 1))
         hasher, position = blake3(), 0
         async with await channel.open() as stream:
@@ -233,7 +241,9 @@ class Download:
                 if not isinstance(answer, Pieces):
                     raise PeerError("out-of-order", "The other node sent something else where data was due.")
                 watch.count(sum(len(piece.data) for piece in answer.pieces))
-                hasher, position, done = await asyncio.to_thread(self._take, answer.pieces, expected, hasher, position)
+                hasher, position, done = await loop.run_in_executor(
+                    self._writer, self._take, answer.pieces, expected, hasher, position
+                )
                 self._done(done)
 
     def _take(
