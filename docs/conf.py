@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ version = release = generate.version()
 extensions = ["myst_parser"]
 exclude_patterns = ["_build"]
 html_theme = "furo"
+smartquotes = False
 html_title = f"labxchange {release}"
 html_show_copyright = False
 html_show_sphinx = False
@@ -27,6 +29,8 @@ html_copy_source = False
 nitpicky = True
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
+
+logging.getLogger("alembic").setLevel(logging.WARNING)
 
 _PLACE = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
 

@@ -250,7 +250,29 @@ def exit_codes() -> str:
     return _table(("exit code", "meaning"), rows)
 
 
+# --- the pages at the top of the repository ---------------------------------------------------------------------------
+PLACES = {
+    "ARCHITECTURE.md": "../explain/architecture.md",
+    "CHANGELOG.md": "../project/changelog.md",
+    "CONTRIBUTING.md": "../project/contributing.md",
+    "SECURITY.md": "../project/security.md",
+    "docs/": "../",
+}
+
+
+def top(name: str) -> str:
+    """A page of the repository's top, with its links as they are seen from a folder of the documentation."""
+    text = (SOURCE.parent.parent / name).read_text(encoding="utf-8")
+    for here, there in PLACES.items():
+        text = text.replace(f"]({here}", f"]({there}")
+    return text
+
+
 PARTS: dict[str, Callable[[], str]] = {
+    "architecture": lambda: top("ARCHITECTURE.md"),
+    "changelog": lambda: top("CHANGELOG.md"),
+    "contributing": lambda: top("CONTRIBUTING.md"),
+    "security": lambda: top("SECURITY.md"),
     "cli": cli,
     "errors": errors,
     "events": events,

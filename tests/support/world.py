@@ -8,6 +8,7 @@ takes the disk as it is at that moment and the power away: nothing of the old no
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import shutil
 from collections.abc import Callable, Coroutine
@@ -21,6 +22,7 @@ from labxchange.identity.statement import parse
 from labxchange.net.network import Datagrams, OnBatch, UdpAddress
 from labxchange.net.simulated import SimulatedHost, SimulatedNetwork, SimulatedPort, run_virtual
 from labxchange.node.node import Node
+from labxchange.node.values import TransferInfo
 from labxchange.sharing.exchange import Receipt
 from labxchange.store import shares, statements, transfers
 from tests.support.nodes import befriend, make_node, start, wait_for
@@ -221,6 +223,38 @@ def now() -> float:
     return asyncio.get_running_loop().time()
 
 
+def write_files(folder: Path, files: dict[str, bytes]) -> dict[str, bytes]:
+    """Make files, and folders for names that end in "/", an hour old; returns the files."""
+    for name, data in files.items():
+        path = folder / name
+        if name.endswith("/"):
+            path.mkdir(parents=True, exist_ok=True)
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        os.utime(path, (1_700_000_000, 1_700_000_000))
+    return {name: data for name, data in files.items() if not name.endswith("/")}
+
+
+def many_files(count: int, size: int, *, seed: int = 1) -> dict[str, bytes]:
+    """Files of random bytes."""
+    chance = random.Random(f"files {seed}")
+    return {f"part-{number:03d}.bin": chance.randbytes(size) for number in range(count)}
+
+
+async def midway(node: Node, transfer: str, *, least_bytes: int = 1) -> TransferInfo:
+    """The transfer, running, when some of it is verified and some is not."""
+
+    async def there() -> TransferInfo | None:
+        info = await node.transfer_show(transfer=transfer)
+        assert info.state in ("waiting", "running"), f"it is {info.state} already"
+        return info if info.state == "running" and least_bytes <= info.done_bytes < info.bytes else None
+
+    found = await wait_for(there, what="the middle of the transfer")
+    assert found is not None
+    return found
+
+
 def receipts_of(node: Node) -> dict[str, str]:
     """Every receipt that the node keeps: statement id -> level."""
     with node.core.database.begin() as tx:
@@ -305,13 +339,13 @@ async def settle(one: Machine, other: Machine, *, timeout_s: float = 1800.0) -> 
         await wait_for(lambda: cosigned_after_receipts(other.node), what="the cosignature", timeout_s=timeout_s)
 
 
-async def cosigned_after_receipts(node: Node) -> bool:
+def cosigned_after_receipts(node: Node) -> bool:
     """True when somebody cosigned the trail after its newest entry about a receipt."""
-    told = await node.audit_list(event="transfer.receipt", limit=1)
+    trail = node.core.trail
+    assert trail is not None
     with node.core.database.begin() as tx:
-        assert node.core.trail is not None
-        sizes = [size for size, *_ in node.core.trail.cosigned(tx)]
-    return bool(sizes) and (not told or max(sizes) > told[0].seq)
+        newest = next(trail.newest(tx, event="transfer.receipt"), -1)
+        return any(size > newest for size, *_ in trail.cosigned(tx))
 
 
 async def quietly(work: Coroutine[Any, Any, T], *codes: str) -> T | None:

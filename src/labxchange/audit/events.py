@@ -108,3 +108,19 @@ WHILE_LOCKED = frozenset(
     }
 )
 """What a node may write while its keys are sealed, and then with open fields alone."""
+
+LATER = {
+    Event.KEY_ROTATED: "rotation of keys",
+    Event.KEY_REVOKED: "rotation of keys",
+    Event.SHARE_EXPOSED_SUBSET: "sharing of chosen rows and columns",
+    Event.SHARE_CLOSED: "persistent shares",
+    Event.GRANT_DELEGATED: "sub-grants",
+    Event.GRANT_APPROVED: "sub-grants",
+    Event.TRANSFER_FALLBACK: "bulk lanes",
+    Event.FILE_RECEIVED: "sharing before hashing ends",
+    Event.FILE_LOADED: "loading of tables",
+    Event.SECURITY_FORGERY: "bulk lanes",
+    Event.TRAIL_REVIEWED: "review of the trail",
+    Event.TRAIL_REDACTED: "redaction",
+}
+"""Events that nothing writes yet, and the work that will."""

@@ -20,6 +20,7 @@ from labxchange.errors import InputError
 _BEGINNING = 3
 _TAKE = "\r\n \t"
 _ERASE = "\x7f\b"
+_SEQUENCE_S = 0.02
 
 
 def split_words(text: str) -> list[str]:
@@ -142,5 +143,6 @@ def _key(descriptor: int) -> str:
             raise EOFError
         if data != b"\x1b":
             return data.decode("latin-1")
-        while select.select([descriptor], [], [], 0)[0]:
-            os.read(descriptor, 1)
+        if select.select([descriptor], [], [], _SEQUENCE_S)[0] and os.read(descriptor, 1) in b"[O":
+            while os.read(descriptor, 1) < b"@":  # a sequence ends with a byte from @ on
+                continue

@@ -174,7 +174,29 @@ class Grants:
             self._judge(grant.grant)
             for key in recipients:
                 self._wake(key)
+        if not contact:
+            self._retract(share, version, reason)
         self._core.notices.publish("share", share)
+
+    def _retract(self, share: str, version: int, reason: str) -> None:
+        """Everybody's grant was revoked: the share version itself is over."""
+        with self._core.database.begin() as tx:
+            versions = [row for row in rows.owned_shares(tx, self._core.me) if row.share == share and version in (0, row.version)]
+        for row in versions:
+            if row.state != "retracted":
+                entry = self._share_entry(Event.SHARE_RETRACTED, row, reason_text=reason)
+                with self._core.act(entry) as tx:
+                    rows.put_share(tx, replace(row, state="retracted"))
+
+    def _share_entry(self, event: Event, row: ShareRow, **fields: str) -> Entry:
+        return Entry(
+            event=event,
+            object_type="share",
+            object_id=f"{row.share}/{row.version}",
+            dataset=row.share,
+            who=self._core.who(),
+            **fields,  # type: ignore[arg-type]
+        )
 
     def extend(self, share: str, version: int, *, contact: str, until: int, reason: str) -> None:
         """Move the end of the grants of a share (version 0: all), for one contact or for all.
@@ -231,7 +253,16 @@ class Grants:
             with self._core.act(entry) as tx:
                 rows.put_grant(tx, replace(row, ended=1), [])
             self._judge(row.grant)
+            self._expire_share(row.share, row.version)
             self._core.notices.publish("share", row.share)
+
+    def _expire_share(self, share: str, version: int) -> None:
+        """The last grant of a share version has ended."""
+        with self._core.database.begin() as tx:
+            live = [row for row in rows.grants_of(tx, share, version) if not row.ended]
+            row = rows.share(tx, share, version)
+        if row is not None and not live:
+            self._core.record(self._share_entry(Event.SHARE_EXPIRED, row))
 
 
 def _recipient_state(

@@ -47,6 +47,8 @@ from labxchange.store.database import Database
 from labxchange.store.transfers import TransferRow
 
 _CLEAN = "stopped-cleanly"
+_FLOOD = 100
+"""Datagrams of strangers dropped within one tick that count as a flood."""
 
 
 class Node(Verbs):
@@ -78,6 +80,7 @@ class Node(Verbs):
         self._host = host
         self._port = 0
         self._started = 0
+        self._dropped = 0
         self._tasks: list[asyncio.Task[None]] = []
         core = self.core
         self.keys = Keys(core, argon=argon)
@@ -188,14 +191,34 @@ class Node(Verbs):
         while True:
             self._check_clock()
             if self.core.identity is not None:
-                self.shares_expire()
+                self.grants.expire()
+                self._note_network()
             self.denials.flush()
             with self.core.database.begin() as tx:
                 settings.put(tx, "largest-time", str(self.core.clock.largest).encode())
             await asyncio.sleep(CLOCK_PERSIST_S / 12)
 
-    def shares_expire(self) -> None:
-        self.grants.expire()
+    def _note_network(self) -> None:
+        """Peers that moved, and floods of strangers, in a few entries."""
+        entries = [
+            Entry(
+                event=Event.TRANSFER_PATH_CHANGED,
+                object_type="connection",
+                who=self.core.who(actor="program"),
+                counterparty=key,
+                counterparty_name=self.contacts.name(key),
+                old=old,
+                new=new,
+            )
+            for key, old, new in self.peers.moved()
+        ]
+        dropped, self._dropped = self.peers.endpoint.gate.dropped - self._dropped, self.peers.endpoint.gate.dropped
+        if dropped >= _FLOOD:
+            entries.append(
+                Entry(event=Event.SECURITY_FLOOD, object_type="connection", result="denied", details={"dropped": dropped})
+            )
+        if entries:
+            self.core.record(*entries)
 
     def _check_clock(self) -> None:
         clock = self.core.clock
@@ -218,6 +241,7 @@ class Node(Verbs):
 
     async def _go_online(self) -> None:
         """Unlocked: listen, readdress the card, take up what was under way."""
+        self._note_version()
         with self.core.database.begin() as tx:
             port = int(settings.get(tx, "port") or 0)
             given = (settings.get(tx, "addresses") or b"").decode().split()
@@ -234,6 +258,18 @@ class Node(Verbs):
         await self.shares.resume_hashing()
         self.receiving.resume_all()
         self.peers.wake_all()
+
+    def _note_version(self) -> None:
+        """Write down that the software is not the one that ran before."""
+        with self.core.database.begin() as tx:
+            before = (settings.get(tx, "software") or b"").decode()
+        if before == SOFTWARE:
+            return
+        upgraded = Entry(
+            event=Event.VERSION_UPGRADED, object_type="node", who=self.core.who(actor="program"), old=before, new=SOFTWARE
+        )
+        with self.core.act(*([upgraded] if before else [])) as tx:
+            settings.put(tx, "software", SOFTWARE.encode())
 
     async def close(self) -> None:
         """Stop cleanly: transfers pause, the trail says so, everything is on the disk."""
@@ -298,8 +334,12 @@ class Node(Verbs):
     async def contact_invite(self, *, made_for: str = "") -> values.InvitationMade:
         invitation = self.contacts.invite(made_for=made_for)
         advice = (
-            "This node's port has not been seen to answer from outside. If the other person cannot reach you, "
-            "let them invite you instead: one reachable side is enough."
+            ""
+            if self.peers.answered
+            else (
+                "This node's port has not been seen to answer from outside. If the other person cannot reach you, "
+                "let them invite you instead: one reachable side is enough."
+            )
         )
         return values.InvitationMade(text=invitation.text(), id=invitation.id.hex(), expires=invitation.expires, advice=advice)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Coroutine
+from ipaddress import ip_address
 
 from msgspec.structs import replace
 
@@ -74,6 +75,7 @@ class Peers:
         self._greet = greet
         self._has_work = has_work
         self._channels: dict[str, list[Channel]] = {}
+        self._addresses: dict[Channel, UdpAddress] = {}
         self._keepers: dict[str, asyncio.Task[None]] = {}
         self._wakes: dict[str, asyncio.Event] = {}
         self._dialling: dict[str, asyncio.Lock] = {}
@@ -81,6 +83,8 @@ class Peers:
         self._flushing: dict[str, asyncio.Lock] = {}
         self.endpoint = Endpoint(network=network, authority=self)
         self.closing = False
+        self.answered = False
+        """True once another machine has reached this node's port."""
 
     # --- what the endpoint asks (its authority) -----------------------------------------------------------------------
     @property
@@ -103,6 +107,9 @@ class Peers:
 
     def on_channel(self, channel: Channel) -> None:
         """Somebody connected."""
+        host = channel.remote_address[0]
+        if not ip_address(host.partition("%")[0]).is_loopback:
+            self.answered = True
         self.adopt(channel)
 
     def adopt(self, channel: Channel) -> None:
@@ -112,6 +119,7 @@ class Peers:
             channel.close("node-stopping")
             return
         self._channels.setdefault(key, []).append(channel)
+        self._addresses[channel] = channel.remote_address
         self._contacts.update_card(channel.card)
         channel.serve(lambda stream: self._answer(channel, stream))
         self.spawn(self._live(channel, key))
@@ -123,7 +131,7 @@ class Peers:
             await self._handler(channel, stream)
         except PeerError as error:
             self._denials.note(error.code, key, event=Event.SECURITY_PROTOCOL_VIOLATION)
-            stream.reset()
+            raise  # the channel closes with the code
         except (UnavailableError, RefusedError):
             stream.reset()
 
@@ -134,6 +142,7 @@ class Peers:
             await channel.closed()
         finally:
             self._channels[key].remove(channel)
+            self._addresses.pop(channel, None)
             self._core.notices.publish("contact", key)
             self.wake(key)
 
@@ -207,6 +216,16 @@ class Peers:
         if row is not None and row.seen_address != address:
             with self._core.database.begin() as tx:
                 people.put_contact(tx, replace(row, seen_address=address))
+
+    def moved(self) -> list[tuple[str, str, str]]:
+        """Peers whose datagrams come from another address now: (key, old, new), each told once."""
+        out = []
+        for channel, old in list(self._addresses.items()):
+            new = channel.remote_address
+            if new != old:
+                self._addresses[channel] = new
+                out.append((channel.peer_key.hex(), f"{old[0]} port {old[1]}", f"{new[0]} port {new[1]}"))
+        return out
 
     def drop(self, key: str, code: str) -> None:
         """Close every channel to a contact at once."""

@@ -19,6 +19,7 @@ from labxchange.audit.events import Event
 from labxchange.audit.leaf import check_opening
 from labxchange.audit.leaf import parse as parse_leaf
 from labxchange.dataset.check import Finding, FindingKind, NotRun, Report, Verdict
+from labxchange.dataset.names import escape
 from labxchange.encoding import b64decode, b64encode, dump_json
 from labxchange.errors import InputError, IntegrityError, PeerError
 from labxchange.identity.card import Card, parse_card
@@ -132,7 +133,20 @@ class Receipts:
             result_code="" if intact else "not-intact",
             details={name: int(value) for name, value in msgspec.structs.asdict(counts).items()},
         )
-        entries = [verified]
+        entries = [
+            self._entry(
+                Event.FILE_QUARANTINED,
+                row,
+                object_type="file",
+                object_id=escape(finding.path, limit=1000),
+                result="error",
+                result_code=str(finding.kind),
+                new=f"offset {finding.offset}, expected {finding.expected}, got {finding.got}",
+            )
+            for finding in findings[:100]
+            if finding.kind is not FindingKind.MISSING
+        ]
+        entries.append(verified)
         entries += [self._entry(Event.TRANSFER_RECEIPT, row, object_type="receipt", object_id=item.id) for item in signed]
         state = "verified" if intact else "failed"
         fresh = replace(

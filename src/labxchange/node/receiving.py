@@ -182,6 +182,8 @@ class Receiving:
         row = self._own(transfer)
         self._sign_cut(row, "cancelled")
         row = self._move(row, "cancelled", Event.TRANSFER_FAILED, code="cancelled", who=self._core.who())
+        deleted = self.entry(Event.FILE_DELETED, row, who=self._core.who(), object_type="file", reason_code="cancelled")
+        self._core.record(deleted)
         with contextlib.suppress(LabxchangeError):
             quarantine = Quarantine(_path(row), row.transfer)
             await asyncio.to_thread(quarantine.discard)

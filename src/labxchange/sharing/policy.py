@@ -4,7 +4,7 @@ Rules, in the order in which they are asked (deny by default: a request passes o
 - the clock of this node is not in doubt
 - the requester is a contact, is not blocked, and is verified here
 - the grant exists, was issued by this node, names exactly this share version, and names the requester
-- the share was not retracted, the grant was not revoked
+- the grant was not revoked, the share was not retracted
 - now lies between not-before and not-after
 - the grant holds the right that the action needs
 - a new transfer finds a free download slot; a resume belongs to the same requester and the same grant
@@ -104,10 +104,10 @@ def _grant(request: Request, facts: Facts, now: int) -> Deny | None:
         )
     if request.requester not in grant.recipients:
         return Deny(code="not-a-recipient", sentence="The grant does not name you.", hint="Ask the sender to share it with you.")
-    if facts.retracted:
-        return Deny(code="share-retracted", sentence="The sender has taken this share back.", hint="Ask for a newer version.")
     if facts.revoked:
         return Deny(code="grant-revoked", sentence="The sender has revoked the grant.", hint="Ask the sender why.")
+    if facts.retracted:
+        return Deny(code="share-retracted", sentence="The sender has taken this share back.", hint="Ask for a newer version.")
     if now < grant.not_before:
         return Deny(code="grant-not-yet-valid", sentence="The grant is not valid yet.", hint="Try again when it begins.")
     if now >= grant.not_after:
