@@ -42,3 +42,14 @@ CLOCK_PERSIST_S: Final = 60.0
 
 DENIALS_PER_MINUTE: Final = 1
 """Refusals of one peer are written once a minute with their count, so that nobody can fill the disk with entries."""
+
+WRITES_BURST: Final = 1000
+WRITES_PER_SECOND: Final = 1.0
+"""What a contact may make this node write down at once, and after that for each second: one for a request that leaves an entry
+and for each started 8 KiB of a statement. Honest nodes stay far below; one that does not is told to try later."""
+
+ANSWER_S: Final = 60.0
+"""How long the next message of a conversation may take to come before the conversation is given up."""
+
+CHANNELS_MAX: Final = 8
+"""Connections of one contact at a time: both may dial, and each may have moved; the oldest is closed."""

@@ -137,6 +137,7 @@ class Machine:
         self.home.rename(grave)
         shutil.copytree(grave, self.home, symlinks=True)
         self._dead.append(node)
+        node.peers.closing = True
         for task in tasks_of(node):
             task.cancel()
 
@@ -198,7 +199,14 @@ class World:
             for other in machines:
                 self.mend_wire(machine, other)
 
+    def abandon(self) -> None:
+        """A story failed: let nothing start anew while the loop ends."""
+        for machine in self.machines.values():
+            if machine.on:
+                machine.node.peers.closing = True
+
     async def close(self) -> None:
+        """End every node."""
         for machine in self.machines.values():
             if machine.on:
                 await machine.stop()
@@ -211,9 +219,12 @@ def simulate(story: Callable[[World], Coroutine[Any, Any, None]], folder: Path, 
 
     async def main() -> None:
         world = World(folder, seed, **settings)
-        async with asyncio.timeout(7 * 86_400):
-            await story(world)
-            await world.close()
+        try:
+            async with asyncio.timeout(7 * 86_400):
+                await story(world)
+                await world.close()
+        finally:
+            world.abandon()
 
     run_virtual(main())
 

@@ -7,16 +7,19 @@ is the caller's.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from labxchange.dataset.names import escape
 from labxchange.errors import InputError
 from labxchange.files.disk_errors import mapping
 
 
-def write_new(path: Path, pieces: Iterable[bytes]) -> int:
-    """Write ``pieces`` to ``path`` (0600), durably; returns the bytes written.
+@contextmanager
+def new_file(path: Path) -> Iterator[BinaryIO]:
+    """A file (0600) that is at ``path``, durably, when the block ends, and nowhere when it raises.
 
     Raises:
         InputError: ``file-exists``, ``not-permitted``.
@@ -26,13 +29,11 @@ def write_new(path: Path, pieces: Iterable[bytes]) -> int:
     if path.exists():
         raise taken
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    size = 0
     with mapping(str(path)):
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             with os.fdopen(descriptor, "wb") as out:
-                for piece in pieces:
-                    size += out.write(piece)
+                yield out
                 out.flush()
                 os.fsync(out.fileno())
             try:
@@ -46,4 +47,3 @@ def write_new(path: Path, pieces: Iterable[bytes]) -> int:
             os.fsync(folder)
         finally:
             os.close(folder)
-    return size

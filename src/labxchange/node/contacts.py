@@ -175,7 +175,7 @@ class Contacts:
             self.update_card(card)
             return
         if not invitation_id:
-            self._deny("contact-unknown", key)
+            self._deny("contact-unknown", key, stranger=True)
         self._admit_invited(card, invitation_id=invitation_id, proof=proof, th1=th1)
 
     def _admit_invited(self, card: Signed[Card], *, invitation_id: bytes, proof: bytes, th1: bytes) -> None:
@@ -212,7 +212,7 @@ class Contacts:
 
     def _refuse_invited(self, card: Signed[Card], invitation: InvitationRow | None, code: str) -> None:
         if invitation is None:
-            self._deny(code, card.body.issuer)
+            self._deny(code, card.body.issuer, stranger=True)
             return
         event = Event.INVITATION_REUSED if code == "invitation-used" else Event.INVITATION_REFUSED
         entry = Entry(
@@ -225,15 +225,16 @@ class Contacts:
             counterparty=card.body.issuer,
             counterparty_name=card.body.name,
         )
-        with self._core.act(entry) as tx:
-            if code == "invitation-used":
+        self._denials.note(code, card.body.issuer, event=event, entry=entry, stranger=True)
+        if code == "invitation-used":
+            with self._core.database.begin() as tx:
                 people.put_invitation(tx, replace(invitation, reused=invitation.reused + 1))
                 _alert_interception(tx, invitation)
         self._core.notices.publish("contact")
         raise RefusedError(code, "The invitation cannot be used.")
 
-    def _deny(self, code: str, key: str) -> None:
-        self._denials.note(code, key)
+    def _deny(self, code: str, key: str, *, stranger: bool = False) -> None:
+        self._denials.note(code, key, stranger=stranger)
         raise RefusedError(code, "The connection is refused.")
 
     def _stranger(self, card: Card) -> Who:

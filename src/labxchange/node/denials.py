@@ -11,6 +11,7 @@ from labxchange.node.core import Core
 
 _WINDOW_MS = 60_000
 _MAX_KEYS = 1000
+_MAX_STRANGERS = 30
 
 
 class Denials:
@@ -19,28 +20,49 @@ class Denials:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._counts: dict[tuple[Event, str, str], tuple[int, int]] = {}
+        self._strangers: set[tuple[Event, str, str]] = set()
 
-    def note(self, code: str, key: str, *, event: Event = Event.ACCESS_DENIED) -> None:
-        """One refusal of ``key`` (or an address) for ``code``."""
+    def note(
+        self,
+        code: str,
+        key: str,
+        *,
+        event: Event = Event.ACCESS_DENIED,
+        entry: Entry | None = None,
+        stranger: bool = False,
+    ) -> None:
+        """One refusal of ``key`` (or an address) for ``code``.
+
+        Args:
+            entry: what the first of a kind is written as; the others of its minute only add to their count.
+            stranger: anybody can have as many such keys or addresses as they like, so few are named in a minute.
+        """
         kind = (event, code, key)
         now = self._core.clock.now()
-        if kind not in self._counts and len(self._counts) >= _MAX_KEYS:
-            kind = (event, code, "others")
+        full = len(self._counts) >= _MAX_KEYS or (stranger and len(self._strangers) >= _MAX_STRANGERS)
+        if kind not in self._counts and full:
+            kind, entry = (event, code, "others"), None
         written, pending = self._counts.get(kind, (0, 0))
-        if written and now - written < _WINDOW_MS:
+        if written and 0 <= now - written < _WINDOW_MS:
             self._counts[kind] = (written, pending + 1)
             return
-        self._write(kind, pending + 1)
+        if entry is None:
+            self._write(kind, pending + 1)
+        elif self._core.trail is not None:
+            self._core.record(entry)
         self._counts[kind] = (now, 0)
+        if stranger:
+            self._strangers.add(kind)
 
     def flush(self) -> None:
         """Write what was counted and is a minute old; forget what is quiet."""
         now = self._core.clock.now()
         for kind, (written, pending) in list(self._counts.items()):
-            if now - written >= _WINDOW_MS:
+            if not 0 <= now - written < _WINDOW_MS:
                 if pending:
                     self._write(kind, pending)
                 del self._counts[kind]
+                self._strangers.discard(kind)
 
     def _write(self, kind: tuple[Event, str, str], count: int) -> None:
         event, code, key = kind

@@ -125,7 +125,7 @@ class Node(Verbs):
             greet=self._greet,
             has_work=self.receiving.has_work,
         )
-        self.trails = Trails(core, self.contacts)
+        self.trails = Trails(core)
 
     # --- wiring -------------------------------------------------------------------------------------------------------
     def _wake(self, key: str) -> None:

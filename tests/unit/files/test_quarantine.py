@@ -187,7 +187,8 @@ def test_a_planted_part_is_not_written_through(tmp_path: Path) -> None:
     (tmp_path / "victim").write_text("victim")
     with Quarantine(tmp_path / "in", "t1") as holder:
         folder = tmp_path / "in" / ".labxchange-t1"
-        (folder / "0.part").symlink_to(tmp_path / "victim")
+        (tmp_path / "other").write_text("victim")
+        (folder / "0.part").symlink_to(tmp_path / "other")
         os.link(tmp_path / "victim", folder / "1.part")
         os.mkfifo(folder / "2.part")
         (folder / "3.part").mkdir()
@@ -198,7 +199,7 @@ def test_a_planted_part_is_not_written_through(tmp_path: Path) -> None:
             assert not result.done
         (folder / "3.part").rmdir()
         holder.discard()
-    assert (tmp_path / "victim").read_text() == "victim"
+    assert (tmp_path / "victim").read_text() == (tmp_path / "other").read_text() == "victim"
     assert os.listdir(tmp_path / "in") == []
 
 
@@ -326,6 +327,20 @@ def test_release_without_the_rename_flag_and_without_links(
         assert outcomes(holder.release([batch])) == [Outcome.RELEASED]
         assert holder.size(2) is None
     assert (tmp_path / "g").stat().st_nlink == 1
+
+
+def test_a_name_taken_between_looking_and_renaming_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "old").write_text("new")
+    (tmp_path / "taken").write_text("mine")
+    folder = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with pytest.raises(FileExistsError):
+            quarantine.rename_no_replace("old", "taken", old_folder=folder, new_folder=folder)
+        assert (tmp_path / "taken").read_text() == "mine"
+        quarantine.rename_no_replace("old", "free", old_folder=folder, new_folder=folder)
+        assert (tmp_path / "free").read_text() == "new"
+    finally:
+        os.close(folder)
 
 
 def test_extreme_times_do_not_stop_a_release(tmp_path: Path) -> None:
