@@ -32,7 +32,7 @@ IN_FLIGHT_BYTES = 4 * (FETCH_BYTES + CHUNK_BYTES)
 """Four requests, each of at least one chunk."""
 LOST_MAX_BYTES = 2 * JOURNAL_BYTES + IN_FLIGHT_BYTES
 """A window that is being flushed, the next one that fills meanwhile, and what is under way."""
-_PATIENCE_S = 60.0
+_PATIENCE_S = 25.0
 _COUNTS = {
     "hash": 40,
     "write": 60,
@@ -133,8 +133,7 @@ class Pair:
         self.lost_bytes: list[int] = []
         self.heads_checked = 0
         self.nodes: dict[str, Hosted] = {}
-        self._past: dict[str, Hosted] = {}
-        self._marks = (0, 0)
+        self.held: dict[str, Any] = {}
         self._connected: asyncio.Queue[Hosted] = asyncio.Queue()
 
     async def __aenter__(self) -> Pair:
@@ -182,6 +181,7 @@ class Pair:
                     for transfer, numbers in old.items():
                         merged.setdefault(transfer, set()).update(numbers)
             return False
+        self.held = held
         if before is not None:
             self._compare(name, before, held)
         return True
@@ -204,6 +204,12 @@ class Pair:
         self.me = {name: await hosted.call("key_show") for name, hosted in self.nodes.items()}
         for name, other in (("Ada", "Bo"), ("Bo", "Ada")):
             await self.nodes[name].call("contact_verify", contact=self.me[other]["key"], words=self.me[other]["words"])
+        for hosted in self.nodes.values():
+
+            async def cosigned(hosted: Hosted = hosted) -> Any:
+                return await hosted.call("audit_list", event="trail.cosigned", limit=1)
+
+            await patiently(cosigned, "the first cosignature")
 
     def sent_bytes(self) -> int:
         return int(struct.unpack("<Q", (self.folder / "Ada.sent").read_bytes())[0])
@@ -239,23 +245,11 @@ class Pair:
         except Died:
             pass
 
-    def account(self, transfer: str) -> None:
-        """Bytes sent since the last kill and not in the journal came in vain; at most what the design says."""
-        sent, journalled = self.sent_bytes(), self._journalled(transfer)
-        lost = (sent - self._marks[0]) - (journalled - self._marks[1])
-        self._marks = (sent, journalled)
-        self.lost_bytes.append(lost)
-        assert lost <= LOST_MAX_BYTES, f"{lost} bytes were sent in vain by one kill; at most {LOST_MAX_BYTES}"
-
-    def _journalled(self, transfer: str) -> int:
-        import sqlite3
-
-        copy = sqlite3.connect(f"file:{self.folder / 'Bo' / 'node.db'}?mode=ro", uri=True)
-        try:
-            row = copy.execute("SELECT done_bytes FROM transfers WHERE transfer = ?", (transfer,)).fetchone()
-        finally:
-            copy.close()
-        return int(row[0]) if row else 0
+    def account(self, begun: int, journalled: int, kills: int) -> int:
+        """Bytes sent that are not in the journal came in vain; at most what the design says for each kill."""
+        lost = self.sent_bytes() - begun - journalled
+        assert lost <= kills * LOST_MAX_BYTES, f"{lost} bytes were sent in vain by {kills} kills"
+        return lost
 
 
 def make_source(folder: Path, chance: random.Random, *, small: int, large: int) -> dict[str, bytes]:

@@ -17,13 +17,13 @@ from labxchange.encoding import JSON_MAX_BYTES, JSON_MAX_INTEGER, b64decode, b64
 from labxchange.errors import IntegrityError
 from labxchange.identity.keys import Identity, verify
 
-Key = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+Key = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}\\Z")]
 """An Ed25519 public key in lowercase hex."""
-Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}\\Z")]
 """A 32-byte digest or statement id in lowercase hex."""
-MaybeDigest = Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{64})?$")]
+MaybeDigest = Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{64})?\\Z")]
 """A digest, or empty where it is not known yet."""
-ShortId = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")]
+ShortId = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}\\Z")]
 """A random 16-byte id in lowercase hex."""
 Text = Annotated[str, msgspec.Meta(max_length=1000)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=JSON_MAX_INTEGER)]

@@ -337,14 +337,21 @@ class Stream:
         self._ended = end
         self.channel.write(self, data, last=end)
 
-    async def receive(self) -> bytes | None:
-        """The next message; None once the peer ended the stream.
+    async def receive(self, within_s: float | None = None) -> bytes | None:
+        """The next message, waiting at most ``within_s``; None once the peer ended the stream.
 
         Raises:
-            PeerError: the peer broke the rules; the channel is over.
+            PeerError: the peer broke the rules; the channel is over. ``peer-stalled``: nothing came in time.
             RefusedError: the peer closed the channel with a code.
             UnavailableError: ``stream-reset`` by the peer, or the connection is lost or closed.
         """
+        try:
+            async with asyncio.timeout(within_s):
+                return await self._next()
+        except TimeoutError:
+            raise PeerError("peer-stalled", "The other node stopped sending.", hint="It is tried again later.") from None
+
+    async def _next(self) -> bytes | None:
         while not self._inbox:
             if self._error is not None:
                 raise self._error

@@ -10,7 +10,9 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 import sys
+from pathlib import Path
 
 import uvicorn
 
@@ -54,20 +56,29 @@ async def _serve_local(home: Home, node: Node) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     path = home.socket
-    path.unlink(missing_ok=True)
-    config = uvicorn.Config(
-        application(node, stop=stop.set), uds=str(path), log_level="warning", lifespan="off", timeout_graceful_shutdown=1
-    )
-    server = uvicorn.Server(config)
-    old = os.umask(0o177)
-    task = asyncio.ensure_future(server.serve())
+    listener = _listener(path)
+    config = uvicorn.Config(application(node, stop=stop.set), log_level="warning", lifespan="off", timeout_graceful_shutdown=1)
+    server = _Server(config)
+    task = asyncio.ensure_future(server.serve(sockets=[listener]))
     try:
         await stop.wait()
     finally:
-        os.umask(old)
         server.should_exit = True
         await task
+        listener.close()
         path.unlink(missing_ok=True)
+
+
+def _listener(path: Path) -> socket.socket:
+    """The bound socket, for its user only; takes the place of one that a crash left behind."""
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX)
+    old = os.umask(0o177)
+    try:
+        listener.bind(str(path))
+    finally:
+        os.umask(old)
+    return listener
 
 
 def main() -> int:

@@ -17,6 +17,7 @@ import platformdirs
 from labxchange.errors import InputError
 
 HOME_VARIABLE = "LABXCHANGE_HOME"
+_SOCKET_PATH_MAX_BYTES = 100  # the system's limit is 104 to 108
 
 
 class Home:
@@ -58,9 +59,10 @@ class Home:
         Raises:
             InputError: ``runtime-folder-unsafe``.
         """
-        runtime = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
-        name = sha256(str(self.root).encode()).hexdigest()[:16]
-        folder = runtime / f"labxchange-{os.getuid()}-{name}"
+        name = f"labxchange-{os.getuid()}-{sha256(str(self.root).encode()).hexdigest()[:16]}"
+        folder = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()) / name
+        if len(os.fsencode(folder / "node.sock")) > _SOCKET_PATH_MAX_BYTES:
+            folder = Path(tempfile.gettempdir()) / name
         folder.mkdir(mode=0o700, exist_ok=True)
         found = folder.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077:

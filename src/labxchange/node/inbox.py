@@ -8,6 +8,7 @@ grant are there, agree with each other and name this node; the newest revision o
 from __future__ import annotations
 
 from msgspec.structs import replace
+from sqlalchemy import Connection
 
 from labxchange.audit.entry import Entry
 from labxchange.audit.events import Event
@@ -36,15 +37,21 @@ class Inbox:
 
     # --- taking -------------------------------------------------------------------------------------------------------
     def take_share(self, signed: Signed[Share]) -> None:
+        """The first of its issuer for a listing counts: another would only be a second name."""
         with self._core.database.begin() as tx:
-            statements.put(tx, signed, about=signed.body.share, now=self._core.clock.now())
+            if not self._shares_of(tx, signed.body.listing, signed.body.issuer):
+                statements.put(tx, signed, about=signed.body.listing, now=self._core.clock.now())
+
+    def _shares_of(self, tx: Connection, listing: str, issuer: str) -> list[Signed[Share]]:
+        found = [parse(envelope, Share) for envelope in statements.about(tx, listing, "share")]
+        return [share for share in found if share.body.issuer == issuer]
 
     def take_listing(self, signed: Signed[Listing]) -> None:
         with self._core.database.begin() as tx:
             statements.put(tx, signed, about=signed.body.share, now=self._core.clock.now())
 
-    def take_grant(self, signed: Signed[Grant]) -> None:
-        """A new grant waits for its offer; a newer revision of a known one takes effect."""
+    def take_grant(self, signed: Signed[Grant]) -> bool:
+        """A new grant waits for its offer; a newer revision of a known one takes effect, and then this is True."""
         body = signed.body
         now = self._core.clock.now()
         with self._core.database.begin() as tx:
@@ -52,16 +59,17 @@ class Inbox:
             statements.put(tx, signed, about=body.grant, now=now)
             old = parse(statements.get(tx, row.statement) or b"", Grant).body if row else None
         if row is None or old is None:
-            return
+            return False
         if row.owner != body.issuer or (old.share, old.version, old.listing) != (body.share, body.version, body.listing):
             raise PeerError("grant-changed", "A grant changed what it is about.")
         if body.revision <= old.revision:
-            return
+            return False
         entry = self._entry(Event.GRANT_CHANGED, signed.body.issuer, body.share, object_type="grant", object_id=body.grant)
         entry = replace(entry, old=f"not_after {old.not_after}", new=f"not_after {body.not_after}", object_digest=signed.id)
         with self._core.act(entry) as tx:
             rows.put_grant(tx, replace(row, statement=signed.id, not_after=body.not_after, ended=0, asked_until=0), [])
         self._core.notices.publish("inbox", body.share)
+        return True
 
     def take_offer(self, signed: Signed[Offer]) -> None:
         """An offer is shown once all that it names is here and agrees."""
@@ -69,9 +77,8 @@ class Inbox:
         with self._core.database.begin() as tx:
             listing = _of(Listing, statements.get(tx, body.listing))
             grant = _of(Grant, statements.get(tx, body.grant))
-            shares = [parse(found, Share) for found in statements.about(tx, body.share, "share")]
+            share = next(iter(self._shares_of(tx, body.listing, body.issuer)), None)
             known = rows.share(tx, body.share, body.version)
-        share = next((item for item in shares if item.body.listing == body.listing), None)
         if listing is None or grant is None or share is None:
             raise PeerError("offer-incomplete", "An offer came without its share, listing or grant.")
         told = {(item.issuer, item.share, item.version) for item in (body, share.body, listing.body, grant.body)}
@@ -137,7 +144,7 @@ class Inbox:
     def take_manifest(self, signed: Signed[Manifest]) -> ShareRow | None:
         """The manifest of an offered share version; the same listing must not get two."""
         with self._core.database.begin() as tx:
-            found = [row for row in rows.all_shares(tx) if row.listing == signed.body.listing]
+            found = rows.shares_of_listing(tx, signed.body.listing)
         if not found or found[0].owner != signed.body.issuer:
             raise PeerError("manifest-unknown", "A manifest names a listing that its issuer did not offer.")
         row = found[0]

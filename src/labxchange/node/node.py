@@ -23,6 +23,7 @@ from labxchange.net.channel import Channel, Stream
 from labxchange.net.network import Network
 from labxchange.node import values
 from labxchange.node.addresses import local_addresses
+from labxchange.node.budget import Budget
 from labxchange.node.catalog import Catalog
 from labxchange.node.clock import Clock, elapsed_ms, utc_text, wall_ms
 from labxchange.node.contacts import Contacts
@@ -89,7 +90,8 @@ class Node(Verbs):
         self.catalog = Catalog(core)
         self.receipts = Receipts(core, self.contacts)
         self.inbox = Inbox(core, self.contacts)
-        self.witnessing = Witnessing(core, self.contacts)
+        self.budget = Budget(core)
+        self.witnessing = Witnessing(core, self.contacts, self.budget)
         self.grants = Grants(core, self.contacts, wake=self._wake, judge=self._judge_grant)
         self.shares = Shares(core, self.contacts, self.catalog, self.grants, wake=self._wake)
         self.receiving = Receiving(
@@ -112,6 +114,7 @@ class Node(Verbs):
             self.catalog,
             self.shares,
             self.witnessing,
+            budget=self.budget,
             take=self.taking.take,
             ready=self._peer_ready,
         )
@@ -124,6 +127,7 @@ class Node(Verbs):
             take=self.taking.take,
             greet=self._greet,
             has_work=self.receiving.has_work,
+            left=self.serving.peer_left,
         )
         self.trails = Trails(core)
 
@@ -144,7 +148,7 @@ class Node(Verbs):
             self.peers.spawn(self._witness(channel))
 
     async def _witness(self, channel: Channel) -> None:
-        with contextlib.suppress(UnavailableError, PeerError, RefusedError):
+        with contextlib.suppress(LabxchangeError):
             await self.witnessing.show(channel)
 
     async def _connect(self, key: str) -> Channel:
@@ -255,6 +259,7 @@ class Node(Verbs):
             settings.put(tx, "port", str(self._port).encode())
         hosts = given or local_addresses(self._host)
         self.keys.readdress([host if ":" in host and not host.endswith("]") else f"{host}:{self._port}" for host in hosts][:8])
+        self.serving.forget_running()
         await self.shares.resume_hashing()
         self.receiving.resume_all()
         self.peers.wake_all()
@@ -346,7 +351,11 @@ class Node(Verbs):
     async def contact_accept(self, *, text: str) -> values.ContactInfo:
         invitation = self.contacts.read(text)
         channel = await self.peers.meet(invitation)
-        self.contacts.add(channel.card, verified=False)
+        try:
+            self.contacts.add(channel.card, verified=False)
+        except BaseException:
+            channel.close("contact-refused")
+            raise
         self.peers.adopt(channel)
         return self._contact(channel.peer_key.hex())
 

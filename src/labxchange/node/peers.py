@@ -27,7 +27,7 @@ from labxchange.node.contacts import Contacts
 from labxchange.node.core import Core
 from labxchange.node.denials import Denials
 from labxchange.node.refusals import refused
-from labxchange.settings import DIAL_TIMEOUT_S, RETRY_FIRST_S, RETRY_LAST_S
+from labxchange.settings import ANSWER_S, CHANNELS_MAX, DIAL_TIMEOUT_S, RETRY_FIRST_S, RETRY_LAST_S
 from labxchange.store import people, statements
 from labxchange.wire.control import messages
 from labxchange.wire.control.messages import Deliver, Refused, Taken, Waiting
@@ -53,6 +53,7 @@ class Peers:
         take: reads one delivered statement of a peer; returns statements in reply.
         greet: called on each new channel to a verified contact (trails are witnessed there).
         has_work: True while something is to be received from the contact.
+        left: told when the last channel to a contact has ended.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Peers:
         take: Take,
         greet: Callable[[Channel], Awaitable[None]],
         has_work: Callable[[str], bool],
+        left: Callable[[str], None],
     ) -> None:
         self._core = core
         self._contacts = contacts
@@ -74,6 +76,7 @@ class Peers:
         self._take = take
         self._greet = greet
         self._has_work = has_work
+        self._left = left
         self._channels: dict[str, list[Channel]] = {}
         self._addresses: dict[Channel, UdpAddress] = {}
         self._keepers: dict[str, asyncio.Task[None]] = {}
@@ -103,7 +106,7 @@ class Peers:
 
     def on_stranger(self, address: UdpAddress, reason: str) -> None:
         """Somebody without a proven identity was turned away."""
-        self._denials.note(reason, address[0])
+        self._denials.note(reason, address[0], stranger=True)
 
     def on_channel(self, channel: Channel) -> None:
         """Somebody connected."""
@@ -118,7 +121,10 @@ class Peers:
         if self.closing:
             channel.close("node-stopping")
             return
-        self._channels.setdefault(key, []).append(channel)
+        channels = self._channels.setdefault(key, [])
+        channels.append(channel)
+        for oldest in channels[:-CHANNELS_MAX]:
+            oldest.close("too-many-connections")
         self._addresses[channel] = channel.remote_address
         self._contacts.update_card(channel.card)
         channel.serve(lambda stream: self._answer(channel, stream))
@@ -143,14 +149,16 @@ class Peers:
         finally:
             self._channels[key].remove(channel)
             self._addresses.pop(channel, None)
+            if not self._channels[key] and not self.closing:
+                self._left(key)
             self._core.notices.publish("contact", key)
             self.wake(key)
 
     async def _meet(self, channel: Channel, key: str) -> None:
         # Where the channel ended or the peer does not want to yet, the keeper tries again.
-        with contextlib.suppress(UnavailableError, PeerError, RefusedError):
+        with contextlib.suppress(LabxchangeError):
             await self._greet(channel)
-        with contextlib.suppress(UnavailableError, PeerError, RefusedError):
+        with contextlib.suppress(LabxchangeError):
             await self.flush(key, channel)
 
     def spawn(self, work: Coroutine[None, None, None]) -> None:
@@ -271,7 +279,7 @@ class Peers:
                     await channel.closed()
                 delay = RETRY_FIRST_S
                 continue
-            except (UnavailableError, RefusedError, PeerError):
+            except LabxchangeError:
                 pass
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(wake.wait(), delay)
@@ -292,17 +300,18 @@ class Peers:
                 if not batch:
                     return
                 answer = await self.ask(channel, Deliver(statements=[envelope for _, envelope in batch]), Taken)
+                # The replies first: a kill in between makes the batch go out again, and a lost reply never comes again.
+                for reply in answer.statements[: len(batch)]:
+                    self._take(key, reply)
                 with self._core.database.begin() as tx:
                     statements.unpost(tx, [number for number, _ in batch])
                 self._core.notices.publish("contact", key)
-                for reply in answer.statements:
-                    self._take(key, reply)
 
     async def nudge(self, key: str) -> None:
         """Tell a connected contact that we have verified them now, so what waits there can come."""
         channel = self.connected(key)
         if channel is not None:
-            with contextlib.suppress(UnavailableError, PeerError, RefusedError):
+            with contextlib.suppress(LabxchangeError):
                 await self._greet(channel)
                 await self.flush(key, channel)
                 await self.ask(channel, Waiting(offers=0), Taken)
@@ -314,9 +323,9 @@ class Peers:
             RefusedError: the peer refused, with its code and sentence.
             PeerError, UnavailableError.
         """
-        stream = await channel.open()
-        await stream.send(messages.encode(request), end=True)
-        reply = messages.decode_answer(await stream.receive())
+        async with await channel.open() as stream:
+            await stream.send(messages.encode(request), end=True)
+            reply = messages.decode_answer(await stream.receive(ANSWER_S))
         if isinstance(reply, Refused):
             raise refused(reply.statement, channel)
         if not isinstance(reply, answer):

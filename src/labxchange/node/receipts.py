@@ -40,6 +40,8 @@ from labxchange.store import statements, transfers
 from labxchange.store.shares import ShareRow
 from labxchange.store.transfers import TransferRow
 
+_RECEIPTS_MAX = 100
+"""Two for each attempt that ended; what an attempt left damaged can be fetched again."""
 CIPHER = "AES-256-GCM under X25519+ML-KEM-768, in QUIC (TLS 1.3)"
 _CHECKS = (
     "listing: signature of the sender, names, sizes",
@@ -159,7 +161,7 @@ class Receipts:
             transfers.put_transfer(tx, fresh)
 
     def take_ack(self, signed: Signed[ReceiptAck]) -> bool:
-        """The sender's countersignature: checked with its proof, then kept. True when it completes the transfer.
+        """The sender's countersignature: checked with its proof, then kept. True when both levels are settled.
 
         Raises:
             PeerError: ``receipt-unknown``, ``ack-wrong``.
@@ -183,7 +185,8 @@ class Receipts:
         check_ack(signed, parse_card(contact.card).body)
         done = {*known, signed.body.receipt}
         entries = [self._entry(Event.TRANSFER_RECEIPT, row, object_type="receipt-ack", object_id=signed.id)]
-        completed = row.state == "verified" and len(done) == 2
+        settled = len(done) == 2
+        completed = settled and row.state == "verified"
         if completed:
             entries.append(self._entry(Event.TRANSFER_COMPLETED, row))
         with self._core.act(*entries) as tx:
@@ -191,7 +194,7 @@ class Receipts:
             if completed:
                 transfers.put_transfer(tx, replace(row, state="completed"))
         self._core.notices.publish("transfer", row.transfer)
-        return completed
+        return settled
 
     # --- sender -------------------------------------------------------------------------------------------------------
     def countersign(self, signed: Signed[Receipt]) -> bytes:
@@ -214,11 +217,14 @@ class Receipts:
         with self._core.database.begin() as tx:
             share = rows.share(tx, row.share, row.version)
             grant = rows.grant(tx, row.grant)
-            accepts = {parse(found, Accept).id for found in statements.about(tx, body.transfer, "accept")}
+            accepted = statements.is_about(tx, body.accept, body.transfer, "accept")
+            told = len(statements.about(tx, body.transfer, "receipt"))
         assert share is not None
         assert grant is not None
-        told = (body.listing, body.offer) == (share.listing, grant.offer) and body.accept in accepts
-        if not told or body.manifest not in ("", share.manifest):
+        if told >= _RECEIPTS_MAX:
+            raise PeerError("receipt-repeated", "There are more receipts for a transfer than it can have.")
+        agrees = (body.listing, body.offer) == (share.listing, grant.offer) and accepted
+        if not agrees or body.manifest not in ("", share.manifest):
             raise PeerError("receipt-wrong", "A receipt contradicts the transfer that it names.")
         final = body.level == "intact"
         intact = final and body.verdict == "match"

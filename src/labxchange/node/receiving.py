@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 from msgspec.structs import replace
+from sqlalchemy import Connection
 
 from labxchange.audit.entry import Entry
 from labxchange.audit.events import Event
@@ -58,11 +59,13 @@ _FINAL_CODES = frozenset({"share-retracted", "not-a-recipient", "grant-unknown",
 
 
 class _Running(msgspec.Struct, kw_only=True):
-    """A transfer that has a task; ``samples`` of (loop time, verified bytes) give the rate."""
+    """A transfer that has a task; ``samples`` of (loop time, verified bytes) give the rate; ``ended`` is the code with which the
+    sender's statement ended it."""
 
     task: asyncio.Task[None]
     download: Download | None = None
     samples: list[tuple[float, int]] = []
+    ended: str = ""
 
 
 class Receiving:
@@ -147,8 +150,10 @@ class Receiving:
                     "destination-unusable", "The destination is not a folder.", hint="Name a folder, new or existing."
                 )
             return folder
-        name = "".join(letter if letter.isalnum() or letter in "-_. " else "-" for letter in share.title).strip(". ") or "share"
-        return self._core.home.inbox / f"{name[:80]}-v{share.version}-{share.share[:6]}"
+        name = (
+            "".join(letter if letter.isalnum() or letter in "-_. " else "-" for letter in share.title[:50]).strip(". ") or "share"
+        )
+        return self._core.home.inbox / f"{name}-v{share.version}-{share.share[:6]}"
 
     def resume(self, transfer: str) -> TransferRow:
         """Go on with a paused, waiting, cut or failed transfer.
@@ -253,14 +258,16 @@ class Receiving:
             self.resume(row.transfer)
 
     def grant_ended(self, grant: str, code: str) -> None:
-        """The sender ended a grant: what runs under it stops, with exactly what had arrived."""
+        """The sender ended a grant: what runs under it stops, and says exactly what had arrived."""
         with self._core.database.begin() as tx:
             live = [row for row in transfers.of_grant(tx, grant) if row.direction == "in" and row.state in LIVE]
         for row in live:
-            running = self._running.pop(row.transfer, None)
-            if running is not None:
+            running = self._running.get(row.transfer)
+            if running is None or running.task.done():
+                self._end(row.transfer, RefusedError(code, "The sender ended the grant."))
+            elif not running.ended:
+                running.ended = code
                 running.task.cancel()
-            self._end(row.transfer, RefusedError(code, "The sender ended the grant."))
 
     def live(self, transfer: str) -> tuple[Download | None, list[tuple[float, int]]]:
         """The running download and its rate samples, for display."""
@@ -281,7 +288,17 @@ class Receiving:
             await asyncio.gather(running.task, return_exceptions=True)
 
     async def _follow(self, transfer: str) -> None:
-        """Until the transfer is over: connect, fetch, and when the sender is away wait and try again."""
+        """Until the transfer is over, also when the sender's statement ends it in the middle."""
+        try:
+            await self._persist(transfer)
+        except asyncio.CancelledError:
+            running = self._running.get(transfer)
+            if running is None or not running.ended:
+                raise
+            self._end(transfer, RefusedError(running.ended, "The sender ended the grant."))
+
+    async def _persist(self, transfer: str) -> None:
+        """Connect, fetch, and when the sender is away wait and try again."""
         delay = RETRY_FIRST_S
         while True:
             row = self._own(transfer)
@@ -545,9 +562,10 @@ class _Journal:
         self._step = max(total * PROGRESS_PERCENT // 100, PROGRESS_BYTES)
         self._told = row.done_bytes
 
-    def _save(self, tx: object, **changes: object) -> None:
-        self._row = replace(self._row, **changes)
-        transfers.put_transfer(tx, self._row)  # type: ignore[arg-type]
+    def _save(self, tx: Connection, **changes: object) -> None:
+        """Change the counters of the row as it stands: its state is not ours."""
+        self._row = replace(transfers.transfer(tx, self._row.transfer) or self._row, **changes)
+        transfers.put_transfer(tx, self._row)
 
     def arrived(self, chunks: list[Interval], done_bytes: int) -> None:
         with self._core.database.begin() as tx:

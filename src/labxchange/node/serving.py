@@ -21,6 +21,7 @@ from labxchange.errors import IntegrityError, LabxchangeError, NodeLocked, PeerE
 from labxchange.identity.card import parse_card
 from labxchange.identity.statement import Signed, parse
 from labxchange.net.channel import Channel, Stream
+from labxchange.node.budget import Budget, cost
 from labxchange.node.catalog import Catalog, Loaded
 from labxchange.node.contacts import Contacts
 from labxchange.node.core import Core
@@ -28,7 +29,7 @@ from labxchange.node.denials import Denials
 from labxchange.node.refusals import refusal_of
 from labxchange.node.shares import Origin, Shares
 from labxchange.node.witnessing import STOPPED, Witnessing
-from labxchange.settings import FETCH_BYTES
+from labxchange.settings import ANSWER_S, FETCH_BYTES
 from labxchange.sharing.exchange import Accept, Cut
 from labxchange.sharing.grant import Grant
 from labxchange.sharing.policy import Action, Allow, Deny, Facts, Request, decide
@@ -59,6 +60,9 @@ from labxchange.wire.control.messages import (
 )
 
 _WATCH_S = 0.5
+_BEGIN_COST = 4
+_ACTIVE_MAX = 1000
+_NOTED_MAX = 10_000
 
 
 class Active(msgspec.Struct, kw_only=True):
@@ -70,6 +74,7 @@ class Active(msgspec.Struct, kw_only=True):
     gone: dict[int, str] = {}
     tasks: set[asyncio.Task[object]] = set()
     sent_bytes: int = 0
+    noted: int = 0
     cut: Signed[Cut] | None = None
 
 
@@ -90,10 +95,12 @@ class Serving:
         shares: Shares,
         witnessing: Witnessing,
         *,
+        budget: Budget,
         take: Callable[[str, bytes], list[bytes]],
         ready: Callable[[str, int], None],
     ) -> None:
         self._core = core
+        self._budget = budget
         self._contacts = contacts
         self._denials = denials
         self._catalog = catalog
@@ -116,7 +123,7 @@ class Serving:
     async def handle(self, channel: Channel, stream: Stream) -> None:
         """Answer one stream of a contact."""
         key = channel.peer_key.hex()
-        request = decode_request(await stream.receive() or b"")
+        request = decode_request(await stream.receive(ANSWER_S) or b"")
         try:
             row = self._welcome(key, request)
             await self._dispatch(request, channel, stream, row)
@@ -147,13 +154,16 @@ class Serving:
                 await stream.send(encode(Taken()), end=True)
                 self._ready(row.key, request.offers)
             case Deliver():
+                self._budget.spend(row.key, sum(cost(envelope) for envelope in request.statements))
                 replies = [reply for envelope in request.statements for reply in self._take(row.key, envelope)]
                 await stream.send(encode(Taken(statements=replies)), end=True)
             case Witness():
+                self._budget.spend(row.key)
                 await self._witnessing.answer(channel, stream, request)
             case GetPage():
                 await self._page(stream, row, request)
             case Begin():
+                self._budget.spend(row.key, _BEGIN_COST)
                 await self._begin(channel, stream, row, request)
             case Fetch():
                 await self._fetch(stream, row, request)
@@ -208,19 +218,18 @@ class Serving:
         answer, grant = self._judge(row, action, share, version, transfer)
         if isinstance(answer, Deny):
             event = Event.GRANT_DENIED if action == "list" else Event.TRANSFER_REFUSED
-            self._core.record(
-                Entry(
-                    event=event,
-                    object_type="share",
-                    object_id=f"{share}/{version}",
-                    dataset=share,
-                    who=self.peer_who(row),
-                    counterparty=row.key,
-                    counterparty_name=row.name,
-                    result="denied",
-                    result_code=answer.code,
-                )
+            entry = Entry(
+                event=event,
+                object_type="share",
+                object_id=f"{share}/{version}",
+                dataset=share,
+                who=self.peer_who(row),
+                counterparty=row.key,
+                counterparty_name=row.name,
+                result="denied",
+                result_code=answer.code,
             )
+            self._denials.note(answer.code, row.key, event=event, entry=entry)
             raise RefusedError(answer.code, answer.sentence, hint=answer.hint)
         assert grant is not None
         return grant
@@ -263,14 +272,18 @@ class Serving:
     async def _begin(self, channel: Channel, stream: Stream, row: Contact, request: Begin) -> None:
         nonce = self._core.random_bytes(32)
         await stream.send(encode(Nonce(nonce=nonce)))
-        accepting = decode(await stream.receive(), Accepting)
+        accepting = decode(await stream.receive(ANSWER_S), Accepting)
         accept = parse(accepting.statement, Accept)
         body = accept.body
         proof = possession_proof(nonce, channel.th2)
         if body.issuer != row.key or body.transfer != request.transfer or body.proof != proof:
             raise PeerError("proof-wrong", "The other node did not prove that it may start this transfer.")
+        self._witnessing.check_note(channel, body.checkpoint)
         with self._core.database.begin() as tx:
-            offered = next((grant for grant in rows.grants_owned(tx, self._core.me) if grant.offer == body.offer), None)
+            offered = rows.grant_offered(tx, self._core.me, body.offer, row.key)
+            known = transfers.transfer(tx, body.transfer)
+        if known is not None and known.state == "completed":
+            raise RefusedError("transfer-over", "This transfer is complete.", hint="Receive the share again to have it twice.")
         if offered is None:
             raise RefusedError("grant-unknown", "There is no such offer.", hint="Ask the sender to share it again.")
         share = self._share(offered.share, offered.version)
@@ -323,6 +336,13 @@ class Serving:
         with self._core.act(*entries) as tx:
             statements.put(tx, accept, about=transfer, now=now)
             transfers.put_transfer(tx, fresh)
+        active = self._active.get(transfer)
+        if active is not None:  # what is being sent stays within reach of a cut
+            active.row = fresh
+            return
+        idle = [item for item in self._active.values() if item.row.peer == row.key and not item.tasks]
+        for oldest in idle[: -_ACTIVE_MAX + 1]:
+            del self._active[oldest.row.transfer]
         origin = msgspec.msgpack.decode(share.source, type=Origin)
         self._active[transfer] = Active(row=fresh, loaded=self._catalog.load(share), origin=origin)
 
@@ -345,8 +365,7 @@ class Serving:
         gone_before = len(active.gone)
         try:
             self._permit(row, active)
-            with self._core.database.begin() as tx:
-                transfers.add_arrived(tx, request.transfer, list(request.chunks))
+            self._note(active, request)
             await send_chunks(
                 stream,
                 source,
@@ -366,6 +385,15 @@ class Serving:
             source.close()
             if len(active.gone) > gone_before:
                 self._name_gone(active, gone_before)
+
+    def _note(self, active: Active, request: Fetch) -> None:
+        """Write down what will be sent, in few rows however often it is asked for."""
+        active.noted += len(request.chunks)
+        with self._core.database.begin() as tx:
+            transfers.add_arrived(tx, request.transfer, list(request.chunks))
+            if active.noted > _NOTED_MAX:
+                transfers.replace_arrived(tx, request.transfer, transfers.arrived_chunks(tx, request.transfer))
+                active.noted = 0
 
     def _count(self, active: Active, size: int) -> None:
         active.sent_bytes += size
@@ -482,9 +510,32 @@ class Serving:
         self._ready(active.row.peer, 0)
         return cut
 
+    def peer_left(self, key: str) -> None:
+        """The contact is gone: their transfers wait for them."""
+        for transfer, active in list(self._active.items()):
+            if active.row.peer == key:
+                del self._active[transfer]
+                self._set_waiting(transfer)
+
+    def forget_running(self) -> None:
+        """At start: what ran when the node ended waits for its recipient."""
+        with self._core.database.begin() as tx:
+            running = [row for row in transfers.all_transfers(tx) if row.direction == "out" and row.state == "running"]
+        for row in running:
+            self._set_waiting(row.transfer)
+
+    def _set_waiting(self, transfer: str) -> None:
+        with self._core.database.begin() as tx:
+            row = transfers.transfer(tx, transfer)
+            if row is not None and row.state == "running":
+                transfers.put_transfer(tx, replace(row, state="waiting"))
+        self._core.notices.publish("transfer", transfer)
+
     def finished(self, transfer: str) -> None:
-        """The receipt is there."""
-        self._active.pop(transfer, None)
+        """The receipt is there, or the recipient gave up: nothing more is sent."""
+        active = self._active.pop(transfer, None)
+        for task in list(active.tasks) if active else ():
+            task.cancel()
 
 
 def possession_proof(nonce: bytes, th2: bytes) -> str:

@@ -106,14 +106,19 @@ class Taking:
 
     def _grant(self, key: str, envelope: bytes) -> list[bytes]:
         signed = self._own(key, envelope, Grant)
-        self._inbox.take_grant(signed)
-        self._receiving.grant_changed(signed.body.grant)
+        if self._inbox.take_grant(signed):
+            self._receiving.grant_changed(signed.body.grant)
         return []
 
     def _revocation(self, key: str, envelope: bytes) -> list[bytes]:
         grant = self._inbox.take_revocation(self._own(key, envelope, Revocation))
         self._receiving.grant_ended(grant, "grant-revoked")
         return []
+
+    def _known(self, statement: str) -> bool:
+        """True for a statement that was taken before: saying it again has no effect."""
+        with self._core.database.begin() as tx:
+            return statements.get(tx, statement) is not None
 
     def _transfer(self, key: str, transfer: str, direction: str) -> transfers.TransferRow:
         with self._core.database.begin() as tx:
@@ -125,6 +130,8 @@ class Taking:
     def _progress(self, key: str, envelope: bytes) -> list[bytes]:
         signed = self._own(key, envelope, Progress)
         row = self._transfer(key, signed.body.transfer, "out")
+        if self._known(signed.id):
+            return []
         entry = self._entry(Event.TRANSFER_PROGRESS, row, signed.id, details={"bytes": signed.body.bytes})
         with self._core.act(entry) as tx:
             statements.put(tx, signed, about=row.transfer, now=self._core.clock.now())
@@ -139,9 +146,7 @@ class Taking:
         signed = self._own(key, envelope, Cut)
         direction = "in" if signed.body.side == "sender" else "out"
         row = self._transfer(key, signed.body.transfer, direction)
-        with self._core.database.begin() as tx:
-            known = statements.get(tx, signed.id) is not None
-        if known:
+        if self._known(signed.id):
             return []
         details = {"files": signed.body.files, "bytes": signed.body.bytes}
         entry = self._entry(Event.TRANSFER_CUT, row, signed.id, details=details)
@@ -159,8 +164,9 @@ class Taking:
 
     def _receipt(self, key: str, envelope: bytes) -> list[bytes]:
         signed = self._own(key, envelope, Receipt)
+        again = self._known(signed.id)
         answer = self._receipts.countersign(signed)
-        if signed.body.level == "intact":
+        if signed.body.level == "intact" and not again:
             self._finished(signed.body.transfer)
             self._settled(key)
         return [answer]
@@ -172,6 +178,8 @@ class Taking:
 
     def _refusal(self, key: str, envelope: bytes) -> list[bytes]:
         signed = self._own(key, envelope, Refusal)
+        if self._known(signed.id):
+            return []
         with self._core.act(
             Entry(
                 event=Event.TRANSFER_REFUSED,
@@ -194,6 +202,8 @@ class Taking:
             named = row is not None and key in rows.recipients(tx, row.grant)
         if row is None or row.owner != self._core.me or not named:
             raise PeerError("grant-unknown", "A request names a grant that is not its issuer's.")
+        if self._known(signed.id):
+            return []
         entry = Entry(
             event=Event.GRANT_CHANGED,
             object_type="grant",

@@ -23,9 +23,11 @@ from labxchange.audit.witness import EpochStart, Forked, Restored, RolledBack, S
 from labxchange.errors import PeerError, RefusedError
 from labxchange.identity.fingerprint import fingerprint
 from labxchange.net.channel import Channel, Stream
+from labxchange.node.budget import Budget
 from labxchange.node.contacts import Contacts
 from labxchange.node.core import Core
 from labxchange.node.refusals import raise_refused
+from labxchange.settings import ANSWER_S
 from labxchange.store import people
 from labxchange.store.people import Contact, Witnessed
 from labxchange.wire.control.messages import (
@@ -45,9 +47,10 @@ STOPPED = ("diverged", "rolled-back")
 class Witnessing:
     """Both sides of the exchange of one node."""
 
-    def __init__(self, core: Core, contacts: Contacts) -> None:
+    def __init__(self, core: Core, contacts: Contacts, budget: Budget) -> None:
         self._core = core
         self._contacts = contacts
+        self._budget = budget
 
     # --- our trail ----------------------------------------------------------------------------------------------------
     async def show(self, channel: Channel) -> None:
@@ -59,8 +62,9 @@ class Witnessing:
         """
         trail = self._core.trail
         row = self._contacts.get(channel.peer_key.hex())
-        if trail is None or row is None or row.state != "verified":
-            return
+        if trail is None or row is None or row.state != "verified" or not self._budget.has(row.key):
+            return  # a contact that makes this node write too much cannot have more by connecting again and again
+        self._budget.spend(row.key, 2)
         with self._core.act(
             self._contacts.entry(Event.TRAIL_CHECKPOINT, row, object_type="trail", who=self._core.who(actor="program"))
         ):
@@ -71,13 +75,13 @@ class Witnessing:
         stream = await channel.open()
         async with stream:
             await stream.send(encode(Witness(note=note)))
-            asked = decode_answer(await stream.receive())
+            asked = decode_answer(await stream.receive(ANSWER_S))
             if isinstance(asked, Refused):
                 raise_refused(asked.statement, channel)
             if not isinstance(asked, AskProof):
                 raise PeerError("out-of-order", "The other node gave an answer to another question.")
             await stream.send(encode(self._proof(asked, checkpoint)), end=True)
-            answer = decode_answer(await stream.receive())
+            answer = decode_answer(await stream.receive(ANSWER_S))
             if isinstance(answer, Refused):
                 raise_refused(answer.statement, channel)
             if not isinstance(answer, Cosigned):
@@ -124,7 +128,7 @@ class Witnessing:
         epoch = seen[0].epoch if seen else 0
         sizes = [item.size for item in seen][:256]
         await stream.send(encode(AskProof(epoch=epoch, sizes=sizes)))
-        given = decode(await stream.receive(), Consistency)
+        given = decode(await stream.receive(ANSWER_S), Consistency)
         epoch_start = EpochStart(leaf=given.first_leaf, proof=tuple(given.first_proof)) if given.first_leaf else None
         newest = _seen(seen[0]) if seen else None
         held = held_size(checkpoint, epoch_start)
@@ -141,6 +145,10 @@ class Witnessing:
         )
         self._remember(row, checkpoint, request.note, judgement)
         await stream.send(encode(Cosigned(line=line)), end=True)
+
+    def check_note(self, channel: Channel, note: str) -> None:
+        """The note is a checkpoint of the peer's trail, signed; raises PeerError, IntegrityError."""
+        self._verified(channel, note)
 
     def _verified(self, channel: Channel, note: str) -> Checkpoint:
         checkpoint = verify_note(parse_note(note), bytes.fromhex(channel.card.body.trail_key))

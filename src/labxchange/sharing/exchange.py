@@ -13,7 +13,7 @@ import msgspec
 
 from labxchange.identity.statement import Count, Digest, Key, MaybeDigest, ShortId, Statement, Text
 
-Code = Annotated[str, msgspec.Meta(pattern="^[a-z0-9-]{0,64}$")]
+Code = Annotated[str, msgspec.Meta(pattern="^[a-z0-9-]{0,64}\\Z")]
 Intervals = Annotated[list[tuple[int, int]], msgspec.Meta(max_length=1000)]
 Note = Annotated[str, msgspec.Meta(max_length=8000)]
 """A checkpoint as a C2SP signed note."""

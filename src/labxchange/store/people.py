@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from sqlalchemy import Connection, delete, insert
+from sqlalchemy import Connection, delete, insert, select
 
 from labxchange.store.rows import Row, read, write
 from labxchange.store.tables import contacts, evidence, invitations, witnessed
+
+
+WITNESSED_KEPT = 256
+"""Checkpoints kept of each contact: as many as a proof of growth can be asked from."""
 
 
 class Contact(Row, frozen=True, kw_only=True):
@@ -79,6 +83,11 @@ def witnessed_of(tx: Connection, key: str) -> list[Witnessed]:
 
 def put_witnessed(tx: Connection, row: Witnessed) -> None:
     write(tx, witnessed, row)
+    mine = witnessed.c.key == row.key
+    older = select(witnessed.c.epoch, witnessed.c.size).where(mine)
+    older = older.order_by(witnessed.c.epoch.desc(), witnessed.c.size.desc()).offset(WITNESSED_KEPT)
+    for epoch, size in tx.execute(older).all():
+        tx.execute(delete(witnessed).where(mine, witnessed.c.epoch == epoch, witnessed.c.size == size))
 
 
 def forget_witnessed(tx: Connection, key: str) -> None:

@@ -56,6 +56,10 @@ def owned_shares(tx: Connection, owner: str) -> list[ShareRow]:
     return all_shares(tx, shares.c.owner == owner)
 
 
+def shares_of_listing(tx: Connection, listing: str) -> list[ShareRow]:
+    return all_shares(tx, shares.c.listing == listing)
+
+
 def newest_version(tx: Connection, share_id: str) -> int:
     return int(tx.execute(select(func.max(shares.c.version)).where(shares.c.share == share_id)).scalar() or 0)
 
@@ -75,6 +79,13 @@ def grants_of(tx: Connection, share_id: str, version: int) -> list[GrantRow]:
 
 def grants_owned(tx: Connection, owner: str) -> list[GrantRow]:
     return read(tx, grants, GrantRow, grants.c.owner == owner)
+
+
+def grant_offered(tx: Connection, owner: str, offer: str, recipient: str) -> GrantRow | None:
+    """The grant of an offer that ``owner`` made to ``recipient``."""
+    named = select(grant_recipients.c.grant).where(grant_recipients.c.recipient == recipient)
+    found = read(tx, grants, GrantRow, grants.c.owner == owner, grants.c.offer == offer, grants.c.grant.in_(named))
+    return found[0] if found else None
 
 
 def grants_foreign(tx: Connection, me: str) -> list[GrantRow]:

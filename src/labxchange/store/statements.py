@@ -49,6 +49,12 @@ def about(tx: Connection, subject: str, kind: str) -> list[bytes]:
     return list(tx.execute(query.order_by(statements.c.stored_ms, statements.c.id)).scalars())
 
 
+def is_about(tx: Connection, statement: str, subject: str, kind: str) -> bool:
+    """True when a statement of this id is kept, is of ``kind`` and about ``subject``."""
+    where = (statements.c.id == statement, statements.c.about == subject, statements.c.kind == kind)
+    return tx.execute(select(statements.c.id).where(*where)).first() is not None
+
+
 def of_kind(tx: Connection, kind: str) -> list[bytes]:
     """All envelopes of a kind, oldest first."""
     query = select(statements.c.envelope).where(statements.c.kind == kind)

@@ -19,7 +19,7 @@ PIECE_BYTES = 1 << 18
 MAX_STATEMENTS = 64
 
 Envelope = Annotated[bytes, msgspec.Meta(max_length=131_072)]
-Id = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")]
+Id = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}\\Z")]
 Number = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
 Hash = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 Note = Annotated[str, msgspec.Meta(max_length=8000)]
@@ -127,7 +127,7 @@ class Gone(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
     """A file that cannot be sent as it was listed, and why."""
 
     file: Number
-    reason: Annotated[str, msgspec.Meta(pattern="^[a-z0-9-]{1,64}$")]
+    reason: Annotated[str, msgspec.Meta(pattern="^[a-z0-9-]{1,64}\\Z")]
 
 
 class Fetched(Message, frozen=True, kw_only=True, tag="fetched"):
