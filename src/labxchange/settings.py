@@ -43,8 +43,8 @@ CLOCK_PERSIST_S: Final = 60.0
 DENIALS_PER_MINUTE: Final = 1
 """Refusals of one peer are written once a minute with their count, so that nobody can fill the disk with entries."""
 
-WRITES_BURST: Final = 1000
-WRITES_PER_SECOND: Final = 1.0
+WRITES_BURST: Final = 5000
+WRITES_PER_SECOND: Final = 2.0
 """What a contact may make this node write down at once, and after that for each second: one for a request that leaves an entry
 and for each started 8 KiB of a statement. Honest nodes stay far below; one that does not is told to try later."""
 

@@ -13,6 +13,7 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -88,17 +89,20 @@ class _Round:
             await self._tend()
         for name in ("Ada", "Bo"):
             await self._ask(name, "trap", kind="", count=0, after=False)
-        try:
-            await patiently(self._completed, f"{self.title} to complete")
-        except NotInTime as error:
-            infos = [await self._ask(name, "transfer_show", transfer=self.transfer) for name in ("Ada", "Bo")]
-            states = [f"{info['state']} {info['reason']} {info['done_bytes']}/{info['bytes']}" for info in infos]
-            raise NotInTime(f"{error}; at the sender and the recipient it is {states}; kills: {self.how}") from None
-        await patiently(self._countersigned, f"{self.title} to be completed at the sender")
+        await self._wait(self._completed, f"{self.title} to complete")
+        await self._wait(self._countersigned, f"{self.title} to be completed at the sender")
         check_released(self.destination, self.source, complete=True)
         size = sum(map(len, self.source.values()))
         pair.lost_bytes.append(pair.account(self.begun, size, self.kills))
         await check_trails(pair)
+
+    async def _wait(self, condition: Callable[[], Awaitable[bool]], what: str) -> None:
+        try:
+            await patiently(condition, what)
+        except NotInTime as error:
+            infos = [await self._ask(name, "transfer_show", transfer=self.transfer) for name in ("Ada", "Bo")]
+            states = [f"{info['state']} {info['reason']} {info['done_bytes']}/{info['bytes']}" for info in infos]
+            raise NotInTime(f"{error}; at the sender and the recipient it is {states}; kills: {self.how}") from None
 
     # --- what the two persons do --------------------------------------------------------------------------------------
     async def _share(self) -> None:
@@ -163,7 +167,7 @@ class _Round:
         async def reached() -> bool:
             return self.pair.nodes[victim].dead.is_set() or await self._completed()
 
-        await patiently(reached, f"{victim} to die or the transfer to complete")
+        await self._wait(reached, f"{victim} to die or the transfer to complete")
         if not self.pair.nodes[victim].dead.is_set():
             await self._kill(victim)
 

@@ -12,7 +12,7 @@ import msgspec
 from labxchange.identity.statement import Key, Signed, Statement, parse
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
-Address = Annotated[str, msgspec.Meta(pattern=r"^(\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9.-]{1,253}):[0-9]{1,5}\\Z")]
+Address = Annotated[str, msgspec.Meta(pattern=r"^(\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9.-]{1,253}):[0-9]{1,5}\Z")]
 """``host:port`` of a UDP port, IPv6 in brackets."""
 
 

@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Callable
 from labxchange.audit.entry import Entry
 from labxchange.audit.events import Event
 from labxchange.dataset.listing import Listing
-from labxchange.errors import InputError, PeerError, RefusedError, UnavailableError
+from labxchange.errors import InputError, LabxchangeError, UnavailableError
 from labxchange.identity.sealing import Argon
 from labxchange.identity.statement import parse
 from labxchange.net.channel import Channel, Stream
@@ -167,7 +167,10 @@ class Node(Verbs):
         if offers:
             self.core.notices.publish("inbox", key)
         self.receiving.nudge(key)
-        self.peers.wake(key)
+        row = self.contacts.get(key)
+        if row is not None and row.state == "verified":
+            # To others we have nothing to say but that something waits: two such nodes would tell each other without end.
+            self.peers.wake(key)
 
     # --- life ---------------------------------------------------------------------------------------------------------
     async def open(self, *, unlock: bool = True) -> None:

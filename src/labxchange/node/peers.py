@@ -274,9 +274,7 @@ class Peers:
                 channel = await self.channel(key)
                 if channel is was:
                     await self.flush(key, channel)
-                    await _first(wake.wait(), channel.closed())
-                else:
-                    await channel.closed()
+                await _first(wake.wait(), channel.closed())  # a new channel is flushed when it is greeted
                 delay = RETRY_FIRST_S
                 continue
             except LabxchangeError:

@@ -28,7 +28,7 @@ from labxchange.files.quarantine import Quarantine, Release
 from labxchange.net.channel import Channel, Stream
 from labxchange.settings import BATCH_BYTES, BATCH_FILES, FETCH_BYTES, FETCH_PARALLEL, JOURNAL_BYTES, JOURNAL_SECONDS
 from labxchange.transfer.intervals import Interval, of_mask, of_numbers
-from labxchange.wire.control.messages import Fetch, Fetched, Piece, Pieces, Refused, decode_answer, encode
+from labxchange.wire.control.messages import GONE_MAX, Fetch, Fetched, Piece, Pieces, Refused, decode_answer, encode
 
 _ATTEMPTS = 3
 _STALL_S = 60.0
@@ -227,6 +227,7 @@ class Download:
     async def _fetch(self, channel: Channel, asked: list[Interval]) -> None:
         loop = asyncio.get_running_loop()
         expected = deque(chunk for first, last in asked for chunk in range(first, last + 1))
+        left_out: list[int] = []
         hasher, position = blake3(), 0
         async with await channel.open() as stream:
             await stream.send(encode(Fetch(transfer=self.transfer, chunks=asked)), end=True)
@@ -236,25 +237,29 @@ class Download:
                 if isinstance(answer, Refused):
                     raise self._refused(answer.statement, channel)
                 if isinstance(answer, Fetched):
-                    self._gone(answer)
+                    self._gone(answer, {self.line.chunk_at(chunk).file for chunk in (*left_out, *expected)})
                     return
                 if not isinstance(answer, Pieces):
                     raise PeerError("out-of-order", "The other node sent something else where data was due.")
                 watch.count(sum(len(piece.data) for piece in answer.pieces))
                 hasher, position, done = await loop.run_in_executor(
-                    self._writer, self._take, answer.pieces, expected, hasher, position
+                    self._writer, self._take, answer.pieces, expected, left_out, hasher, position
                 )
                 self._done(done)
 
     def _take(
-        self, pieces: list[Piece], expected: deque[int], hasher: blake3, position: int
+        self, pieces: list[Piece], expected: deque[int], left_out: list[int], hasher: blake3, position: int
     ) -> tuple[blake3, int, list[tuple[int, int, str]]]:
-        """Write and hash pieces (in a thread); returns chunks that ended as (chunk, bytes, digest got when it is wrong)."""
+        """Write and hash pieces (in a thread); returns chunks that ended as (chunk, bytes, digest got when it is wrong).
+
+        A chunk that the sender skips, or stops in the middle of, is ``left_out``; ``Fetched`` must name its file.
+        """
         done: list[tuple[int, int, str]] = []
         for piece in pieces:
-            if position == 0:
+            if piece.offset == 0 and expected and expected[0] != piece.chunk:
+                hasher, position = blake3(), 0
                 while expected and expected[0] != piece.chunk:
-                    expected.popleft()  # left out by the sender; ``Fetched`` must name its file
+                    left_out.append(expected.popleft())
             if not expected or piece.chunk != expected[0] or piece.offset != position or not piece.data:
                 raise PeerError("unasked-for", "The other node sent data that was not asked for.")
             place = self.line.chunk_at(piece.chunk)
@@ -300,11 +305,13 @@ class Download:
             text=f"The sender's bytes from {place.file_offset} on are not those of the manifest.",
         )
 
-    def _gone(self, answer: Fetched) -> None:
+    def _gone(self, answer: Fetched, missing: set[int]) -> None:
+        """The end of a fetch: each file that chunks are ``missing`` of is named, or as many as fit."""
+        named = {gone.file for gone in answer.gone}
+        if not named <= missing or (missing - named and len(named) < GONE_MAX):
+            raise PeerError("left-out", "The other node left out data without a word, or named a file that it was not asked for.")
         for gone in answer.gone:
-            if gone.file >= len(self.files):
-                raise PeerError("unasked-for", "The other node spoke of a file that does not exist.")
-            if not self._released[gone.file] and gone.file not in self.findings:
+            if gone.file not in self.findings:
                 self._leave_out(gone.file, gone.reason, f"The sender could not send this file as it was listed: {gone.reason}.")
 
     def _leave_out(self, file: int, reason: str, text: str) -> None:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 
 from blake3 import blake3
 
@@ -18,7 +20,7 @@ from labxchange.errors import LabxchangeError, PeerError
 from labxchange.files.scan import Sources, open_source
 from labxchange.net.channel import Stream
 from labxchange.transfer.intervals import Interval
-from labxchange.wire.control.messages import PIECE_BYTES, Fetched, Gone, Piece, Pieces, encode
+from labxchange.wire.control.messages import GONE_MAX, PIECE_BYTES, Fetched, Gone, Piece, Pieces, encode
 
 _GROUP_BYTES = 1 << 20
 _WHOLE_CHUNK_BYTES = 4 << 20
@@ -146,8 +148,20 @@ async def send_chunks(
             await stream.send(encode(Pieces(pieces=group)))
             sent(sum(len(piece.data) for piece in group))
     permitted()
-    gone = [Gone(file, reason) for file, reason in sorted(source.gone.items())]
-    await stream.send(encode(Fetched(gone=gone[:4096])), end=True)
+    await stream.send(encode(Fetched(gone=_gone_of(source, asked))), end=True)
+
+
+def _gone_of(source: Source, asked: Sequence[Interval]) -> list[Gone]:
+    """What was asked for and cannot be sent; where it is more than fits, the rest is named at the next fetch."""
+    lows = [source.line.chunk_at(first).file for first, _ in asked]
+    highs = [source.line.chunk_at(last).file for _, last in asked]
+
+    def is_asked(file: int) -> bool:
+        span = bisect_right(lows, file) - 1
+        return span >= 0 and file <= highs[span]
+
+    found = (Gone(file, why) for file, why in sorted(source.gone.items()) if is_asked(file))
+    return list(islice(found, GONE_MAX))
 
 
 def _next_megabyte(groups: Iterator[list[Piece]]) -> list[list[Piece]] | None:

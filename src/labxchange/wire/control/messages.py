@@ -17,6 +17,7 @@ MESSAGE_MAX_BYTES = (1 << 20) + (1 << 16)
 PAGE_BYTES = 1 << 20
 PIECE_BYTES = 1 << 18
 MAX_STATEMENTS = 64
+GONE_MAX = 4096
 
 Envelope = Annotated[bytes, msgspec.Meta(max_length=131_072)]
 Id = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}\\Z")]
@@ -131,9 +132,9 @@ class Gone(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
 
 
 class Fetched(Message, frozen=True, kw_only=True, tag="fetched"):
-    """All that was asked for was sent, but for the chunks of these files."""
+    """All that was asked for was sent, but for the chunks of these files; a full list may leave out more of them."""
 
-    gone: Annotated[list[Gone], msgspec.Meta(max_length=4096)]
+    gone: Annotated[list[Gone], msgspec.Meta(max_length=GONE_MAX)]
 
 
 class AskProof(Message, frozen=True, kw_only=True, tag="ask-proof"):
