@@ -25,7 +25,10 @@ JOURNAL_BYTES: Final = 64 << 20
 JOURNAL_SECONDS: Final = 0.5
 """The journal is committed each 64 MiB or half second: what a kill can make come again."""
 
-BATCH_FILES: Final = 1000
+JOURNAL_SMALL_SECONDS: Final = 2.0
+"""Many small files wait a little longer for company, because flushing costs by the file."""
+
+BATCH_FILES: Final = 2000
 BATCH_BYTES: Final = 64 << 20
 """Small files are flushed, recorded and renamed in batches of this many files or bytes."""
 

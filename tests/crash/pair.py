@@ -35,16 +35,17 @@ LOST_MAX_BYTES = 2 * JOURNAL_BYTES + IN_FLIGHT_BYTES
 _PATIENCE_S = 25.0
 _COUNTS = {
     "hash": 40,
-    "write": 60,
-    "flush": 4,
-    "rename": 40,
-    "release": 3,
+    "write": 25,
+    "flush": 3,
+    "rename": 30,
+    "release": 2,
     "discard": 1,
-    "sync": 12,
-    "commit": 25,
-    "seal": 8,
-    "send": 30,
+    "sync": 8,
+    "commit": 14,
+    "seal": 5,
+    "send": 12,
 }
+"""Up to how many times a point is passed before the kill."""
 
 
 class Died(Exception):

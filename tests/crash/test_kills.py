@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
@@ -26,33 +27,37 @@ SEED = os.environ.get("LABXCHANGE_SEED", "1")
 
 
 def test_kills_in_every_phase() -> None:
-    asyncio.run(_campaign(SEED, kills=int(os.environ.get("K","160"))))
+    asyncio.run(_campaign(SEED, kills=80, pairs=2))
 
 
 @pytest.mark.campaign
 @pytest.mark.parametrize("part", range(10))
 def test_kills_in_every_phase_at_length(part: int) -> None:
-    asyncio.run(_campaign(f"{SEED}/{part}", kills=200))
+    asyncio.run(_campaign(f"{SEED}/{part}", kills=100, pairs=2))
 
 
-async def _campaign(seed: str, *, kills: int) -> None:
+async def _campaign(seed: str, *, kills: int, pairs: int) -> None:
+    """As many pairs at once, each with as many kills."""
+    print(f"seed {seed!r}")
+    await asyncio.gather(*(_pair(f"{seed}/{number}", kills) for number in range(pairs)))
+
+
+async def _pair(seed: str, kills: int) -> None:
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="lx-kill-") as folder:
-        print(f"seed {seed!r}")
         async with Pair(Path(folder), seed) as pair:
-            number = 0
-            while sum(pair.kills.values()) < kills:
-                number += 1
-                await _Round(pair, number).run()
+            rounds = 0
+            while pair.kills.total() < kills:
+                rounds += 1
+                await _Round(pair, rounds).run()
             sizes = await check_trails(pair)
-        took = time.monotonic() - began
-        done = sum(pair.kills.values())
-        print(
-            f"{done} kills in {number} rounds, {took:.0f} s; {pair.heads_checked} acknowledged heads found again; trails of {sizes} "
-            f"entries VALID; bytes sent again a kill: {sum(pair.lost_bytes) // done:,} (most in one round: {max(pair.lost_bytes):,})"
-        )
-        for kind, count in sorted(pair.kills.items()):
-            print(f"  {count:4d} {kind}")
+    print(
+        f"{pair.kills.total()} kills in {rounds} rounds, {time.monotonic() - began:.0f} s; {pair.heads_checked} acknowledged heads "
+        f"found again; trails of {sizes} entries VALID; bytes sent again: {max(sum(pair.lost_bytes), 0) // pair.kills.total():,} a "
+        f"kill, most in one round {max(pair.lost_bytes):,}"
+    )
+    for kind, count in sorted(pair.kills.items()):
+        print(f"  {count:4d} {kind}")
 
 
 class _Round:
@@ -76,7 +81,7 @@ class _Round:
         if chance.random() < 0.4:
             await self._arm("Ada")
         await self._share()
-        for _ in range(5):
+        for _ in range(12):
             if await self._completed():
                 break
             victim = chance.choice(("Ada", "Bo"))
@@ -100,6 +105,8 @@ class _Round:
         try:
             await patiently(condition, what)
         except NotInTime as error:
+            for hosted in self.pair.nodes.values():
+                os.kill(hosted.pid, signal.SIGUSR1)
             infos = [await self._ask(name, "transfer_show", transfer=self.transfer) for name in ("Ada", "Bo")]
             states = [f"{info['state']} {info['reason']} {info['done_bytes']}/{info['bytes']}" for info in infos]
             raise NotInTime(f"{error}; at the sender and the recipient it is {states}; kills: {self.how}") from None

@@ -96,6 +96,7 @@ class _Host:
             self._trap.set(kind, count, after=after)
         node = make_node(Path(self._order.folder), self._order.name)
         await start(node, credential=True)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, _explain)
         reader, _ = await asyncio.open_unix_connection(sock=self._socket.dup())
         self._socket.setblocking(True)
         self._tell({"ready": True} | self._held(node))
@@ -123,6 +124,13 @@ class _Host:
             arrived = {row.transfer: transfers.arrived_chunks(tx, row.transfer) for row in rows}
             released = {row.transfer: transfers.released_files(tx, row.transfer) for row in rows}
         return {"roots": roots, "arrived": arrived, "released": released, "done": {row.transfer: row.done_bytes for row in rows}}
+
+
+def _explain() -> None:
+    """What the node waits for, when a test waits in vain."""
+    for task in asyncio.all_tasks():
+        task.print_stack()
+    sys.stderr.flush()
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from labxchange.encoding import b64encode
-from labxchange.errors import LabxchangeError
+from labxchange.errors import LabxchangeError, PeerError
 from labxchange.identity.card import Card
 from labxchange.identity.keys import Identity
 from labxchange.identity.statement import Signed, Statement, parse, pre_authentication
@@ -387,7 +387,7 @@ def twisted(chance: random.Random, pool: Pool, message: bytes) -> bytes:
         return flip(chance, message)
     try:
         items = msgspec.msgpack.decode(message)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return flip(chance, message)
     if not isinstance(items, list) or not items:
         return flip(chance, message)
@@ -405,9 +405,11 @@ def twisted(chance: random.Random, pool: Pool, message: bytes) -> bytes:
 
 
 async def must_not_fail(work: Awaitable[T], what: object) -> T:
-    """The result; whatever escapes fails the test with what caused it."""
+    """The result, or PeerError, which closes the channel; anything else that escapes fails the test with what caused it."""
     try:
         return await work
+    except PeerError:
+        raise
     except LabxchangeError as error:
         raise AssertionError(f"{type(error).__name__} {error.code} escaped: {what!r:.1500}") from error
     except Exception as error:

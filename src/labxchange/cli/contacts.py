@@ -148,7 +148,7 @@ def verify(
 
 @app.command("list", epilog=example("labxchange contact list"))
 def all_contacts(as_json: AsJson = False) -> None:
-    """List your contacts."""
+    """List your contacts: who they are, whether verified, whether connected."""
     from labxchange.node.verbs import Verbs
 
     screen.show(reach.call(Verbs.contact_list), _draw_list, as_json=as_json)

@@ -106,7 +106,7 @@ def _reader(listed: Sequence[str]) -> Iterator[Callable[[str], str]]:
         yield _by_line
         return
     try:
-        tty.setcbreak(descriptor)
+        tty.setcbreak(descriptor, termios.TCSADRAIN)  # keeps what was typed ahead
         yield lambda prompt: _by_key(prompt, listed, descriptor)
     finally:
         termios.tcsetattr(descriptor, termios.TCSADRAIN, before)

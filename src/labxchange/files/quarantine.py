@@ -22,7 +22,7 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 from threading import Lock
@@ -34,6 +34,7 @@ from labxchange.errors import InputError, IntegrityError, RefusedError, Unavaila
 from labxchange.files.confined import FOLDER_FLAGS, Folders
 from labxchange.files.descriptors import Descriptors
 from labxchange.files.disk_errors import check_place, mapped, mapping
+from labxchange.files.folders import make_folders
 
 FEW: Final = 8
 """Up to this many files or folders are flushed one by one; more by one ``syncfs``."""
@@ -179,7 +180,7 @@ class Quarantine:
         self._mode: int | None = None
         self._parts = Descriptors(OPEN_PARTS)
         with mapping(self._place):
-            _make_folders(destination)
+            make_folders(destination)
             self._top = os.open(destination, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 self._folder = self._open_folder()
@@ -236,17 +237,56 @@ class Quarantine:
         """Fill ``view`` from a part; raises IntegrityError ``part-missing`` when the bytes are not there."""
         try:
             with self._parts.use(index, self._open_known_part) as part:
-                while view:
-                    count = os.preadv(part, [view], offset)
-                    if count == 0:
-                        break
-                    view, offset = view[count:], offset + count
+                view = _fill(part, offset, view)
         except FileNotFoundError:
             raise self._missing(index) from None
         except OSError as error:
             raise mapped(error, self._part_place(index)) from error
         if view:
             raise self._missing(index)
+
+    def in_place(self, item: Release) -> bool:
+        """True when a file of this size has the name and no other part waits for it: an earlier ``release`` did it."""
+        with mapping(self._place):
+            descriptor = self._open_released(item)
+            if descriptor is not None:
+                os.close(descriptor)
+            return descriptor is not None
+
+    def contents(self, item: Release, buffer: memoryview) -> Iterator[memoryview]:
+        """All bytes of a received file, piece by piece in ``buffer``: of its part, or, where a crash cut a release short, of the
+        file that has its name already. Raises IntegrityError ``part-missing`` when they are not there."""
+        with mapping(self._place):
+            released = self._open_released(item)
+        try:
+            for start in range(0, item.size, len(buffer)):
+                view = buffer[: min(len(buffer), item.size - start)]
+                if released is None:
+                    self.read_into(item.file, start, view)
+                else:
+                    with mapping(self._place):
+                        if _fill(released, start, view):
+                            raise self._missing(item.file)
+                yield view
+        finally:
+            if released is not None:
+                os.close(released)
+
+    def _open_released(self, item: Release) -> int | None:
+        """The file at its name, open, when it is there and not another one than the part."""
+        part = _stat(_part(item.file), self._folder)
+        with Folders(self._top) as folders:
+            try:
+                descriptor = folders.open_file(item.path)
+            except OSError as error:
+                if error.errno in (errno.ENOENT, errno.ENXIO, *_ITEM_ERRORS):
+                    return None
+                raise
+        there = os.fstat(descriptor)
+        if stat.S_ISREG(there.st_mode) and there.st_size == item.size and (part is None or os.path.samestat(part, there)):
+            return descriptor
+        os.close(descriptor)
+        return None
 
     def size(self, index: int) -> int | None:
         """Bytes from the beginning to the last one written of a part; None when there is none."""
@@ -349,6 +389,8 @@ class Quarantine:
             part, there = _stat(_part(item.file), self._folder), _stat(name, folder)
             if part is None:
                 if there is not None and stat.S_ISREG(there.st_mode) and there.st_size == item.size:
+                    # A power loss may have kept the name and not the rest.
+                    self._settle(folders.open_file(item.path), item, sync=sync)
                     return result(Outcome.ALREADY_RELEASED)
                 return result(Outcome.PART_MISSING, "What was received is not there any more.")
             if there is not None:
@@ -356,14 +398,12 @@ class Quarantine:
                     return result(Outcome.ALREADY_THERE, "Another file has this name; it was not replaced.")
                 # A crash between link and unlink, where the system cannot rename without replacing.
                 os.unlink(_part(item.file), dir_fd=self._folder)
+                self._settle(folders.open_file(item.path), item, sync=sync)
                 return result(Outcome.RELEASED)
             if part.st_size != item.size:
                 return result(Outcome.PART_MISSING, f"{part.st_size} of {item.size} bytes were received.")
             with self._parts.use(item.file, self._open_known_part) as descriptor:
-                os.utime(descriptor, ns=(item.mtime_ms * 1_000_000,) * 2)
-                os.fchmod(descriptor, self._final_mode())
-                if sync:
-                    self._synced(os.fsync, descriptor)
+                self._settle(os.dup(descriptor), item, sync=sync)
             rename_no_replace(_part(item.file), name, old_folder=self._folder, new_folder=folder)
             self._parts.forget(item.file)
         except FileExistsError:
@@ -375,6 +415,16 @@ class Quarantine:
                 raise
             return result(Outcome.NAME_REFUSED, f"It cannot be put there: {os.strerror(error.errno or 0)}.")
         return result(Outcome.RELEASED)
+
+    def _settle(self, descriptor: int, item: Release, *, sync: bool) -> None:
+        """Time and mode of a released file; closes ``descriptor``."""
+        try:
+            os.utime(descriptor, ns=(item.mtime_ms * 1_000_000,) * 2)
+            os.fchmod(descriptor, self._final_mode())
+            if sync:
+                self._synced(os.fsync, descriptor)
+        finally:
+            os.close(descriptor)
 
     def _final_mode(self) -> int:
         """0644 less the umask, which only a new file tells without changing it for the other threads."""
@@ -433,21 +483,15 @@ class Quarantine:
         self.close()
 
 
+def _fill(descriptor: int, offset: int, view: memoryview) -> memoryview:
+    """Read into ``view``; returns what the file was too short for."""
+    while view:
+        count = os.preadv(descriptor, [view], offset)
+        if count == 0:
+            break
+        view, offset = view[count:], offset + count
+    return view
+
+
 def _part(index: int) -> str:
     return f"{index}.part"
-
-
-def _make_folders(place: Path) -> None:
-    """Make a folder and those above it, each durable before the next."""
-    missing: list[Path] = []
-    place = place.absolute()
-    while not place.is_dir():
-        missing.append(place)
-        place = place.parent
-    for folder in reversed(missing):
-        folder.mkdir(exist_ok=True)
-        parent = os.open(folder.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(parent)
-        finally:
-            os.close(parent)

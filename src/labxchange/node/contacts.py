@@ -206,9 +206,8 @@ class Contacts:
             counterparty=key,
             counterparty_name=card.body.name,
         )
-        row = self.add(card, verified=bool(invitation.made_for), before=used)
-        with self._core.database.begin() as tx:
-            people.put_invitation(tx, replace(invitation, state="used", used_by=row.key))
+        spent = replace(invitation, state="used", used_by=key)
+        self.add(card, verified=bool(invitation.made_for), before=used, spent=spent)
 
     def _refuse_invited(self, card: Signed[Card], invitation: InvitationRow | None, code: str) -> None:
         if invitation is None:
@@ -243,8 +242,13 @@ class Contacts:
         )
 
     # --- adding and changing ------------------------------------------------------------------------------------------
-    def add(self, card: Signed[Card], *, verified: bool, before: Entry | None = None) -> Contact:
-        """Pin a new key: unverified, verified (invited by its fingerprint), or blocked when it claims a known person's name."""
+    def add(
+        self, card: Signed[Card], *, verified: bool, before: Entry | None = None, spent: InvitationRow | None = None
+    ) -> Contact:
+        """Pin a new key: unverified, verified (invited by its fingerprint), or blocked when it claims a known person's name.
+
+        ``spent`` is the invitation that it used: no longer open from the same moment on.
+        """
         now = self._core.clock.now()
         body = card.body
         known = self.get(body.issuer)
@@ -269,6 +273,8 @@ class Contacts:
             entries.append(self.entry(Event.CONTACT_VERIFIED, row, reason_code="invited-by-fingerprint"))
         with self._core.act(*entries) as tx:
             people.put_contact(tx, row)
+            if spent is not None:
+                people.put_invitation(tx, spent)
             for twin in twins:
                 text = (
                     "Another key has claimed this contact's name; it was blocked. Speak with them over a known telephone number."

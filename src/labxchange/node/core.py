@@ -52,6 +52,12 @@ class Core:
         with self.database.begin() as tx:
             self.trail.reload(tx)
 
+    def forget(self) -> None:
+        """An identity could not be written down: there is none."""
+        self.public = b""
+        self.trail = self.identity = self.card = None
+        self.authenticated = ""
+
     def require(self) -> Identity:
         """The keys.
 

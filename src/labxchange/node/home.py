@@ -15,6 +15,7 @@ from pathlib import Path
 import platformdirs
 
 from labxchange.errors import InputError
+from labxchange.files.folders import make_folders
 
 HOME_VARIABLE = "LABXCHANGE_HOME"
 _SOCKET_PATH_MAX_BYTES = 100  # the system's limit is 104 to 108
@@ -74,5 +75,6 @@ class Home:
         return folder / "node.sock"
 
     def create(self) -> None:
-        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        """Make the folder, durably: what is acknowledged inside must not go with its name."""
+        make_folders(self.root, mode=0o700)
         self.root.chmod(0o700)

@@ -26,6 +26,7 @@ from labxchange.node.values import Me
 from labxchange.store import settings
 
 _KEYRING_SERVICE = "labxchange"
+_NEW_IDENTITY = "new-identity"
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,8 +70,7 @@ class Keys:
         Raises:
             InputError: ``identity-exists``, ``name-needed``, and those of ``sealing.seal``.
         """
-        home = self._core.home
-        if home.identity.exists():
+        if self.load() is not None:
             raise InputError(
                 "identity-exists",
                 "This machine already has an identity, and a second one would replace it.",
@@ -83,7 +83,6 @@ class Keys:
         sealed = await asyncio.to_thread(
             seal, seed, passphrase=passphrase, credential=credential, random_bytes=self._core.random_bytes, argon=self._argon
         )
-        write_secret(home.identity, sealed.dump())
         if credential:
             self._remember(str(Path(credential_file).resolve()) if credential_file else "", keyring=keyring)
         self._core.know(identity.public)
@@ -98,9 +97,24 @@ class Keys:
         )
         event = Event.IDENTITY_RESTORED if backup else Event.IDENTITY_CREATED
         entry = Entry(event=event, object_type="identity", object_id=self._core.me, who=who, new=fingerprint(identity.public))
-        with self._core.act(*first, entry) as tx:
-            settings.put(tx, "card", self._core.card.envelope)
+        try:
+            with self._core.act(*first, entry) as tx:
+                settings.put(tx, "card", self._core.card.envelope)
+                settings.put(tx, _NEW_IDENTITY, sealed.dump())
+        except BaseException:
+            self._core.forget()
+            raise
+        self._write_new()
         self._core.notices.publish("node")
+
+    def _write_new(self) -> None:
+        """A new identity is durable together with its records; its own file follows, also after a crash in between."""
+        with self._core.database.begin() as tx:
+            sealed = settings.get(tx, _NEW_IDENTITY)
+        if sealed is not None:
+            write_secret(self._core.home.identity, sealed)
+            with self._core.database.begin() as tx:
+                settings.drop(tx, _NEW_IDENTITY)
 
     def _card(self, identity: Identity, profile: Profile, *, addresses: list[str]) -> Card:
         return Card(
@@ -149,6 +163,7 @@ class Keys:
 
     def load(self) -> Sealed | None:
         """The sealed identity, when there is one; the node then knows whose it is."""
+        self._write_new()
         if not self._core.home.identity.exists():
             return None
         sealed = load(read_secret(self._core.home.identity))

@@ -169,12 +169,15 @@ class Peers:
 
     # --- connections --------------------------------------------------------------------------------------------------
     def connected(self, key: str) -> Channel | None:
-        """The channel for new work: of several, the one whose dialler has the smaller key."""
+        """The channel for new work: of several, the newest of those whose dialler has the smaller key.
+
+        After a crash or an address change the older one may be dead and not known to be yet.
+        """
         channels = self._channels.get(key, [])
         if not channels:
             return None
         mine = self._core.me < key
-        return next((channel for channel in channels if channel.dialled == mine), channels[0])
+        return next((channel for channel in reversed(channels) if channel.dialled == mine), channels[-1])
 
     def count(self) -> int:
         return sum(1 for channels in self._channels.values() if channels)

@@ -40,7 +40,7 @@ from labxchange.store import statements, transfers
 from labxchange.store.shares import ShareRow
 from labxchange.store.transfers import TransferRow
 
-_RECEIPTS_MAX = 100
+_RECEIPTS_MAX = 32
 """Two for each attempt that ended; what an attempt left damaged can be fetched again."""
 CIPHER = "AES-256-GCM under X25519+ML-KEM-768, in QUIC (TLS 1.3)"
 _CHECKS = (

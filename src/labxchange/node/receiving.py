@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 from collections.abc import Awaitable, Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -19,7 +20,7 @@ from sqlalchemy import Connection
 
 from labxchange.audit.entry import Entry
 from labxchange.audit.events import Event
-from labxchange.dataset.listing import Listing, decode_files
+from labxchange.dataset.listing import LISTING_MAX_BYTES, Listing, decode_files
 from labxchange.dataset.manifest import Manifest, check_chunk_digests, decode_digests
 from labxchange.dataset.names import escape
 from labxchange.encoding import pack
@@ -34,7 +35,7 @@ from labxchange.node.inbox import Inbox
 from labxchange.node.receipts import Receipts
 from labxchange.node.refusals import raise_refused, refused
 from labxchange.node.serving import possession_proof
-from labxchange.settings import PROGRESS_BYTES, PROGRESS_PERCENT, RETRY_FIRST_S, RETRY_LAST_S
+from labxchange.settings import ANSWER_S, PROGRESS_BYTES, PROGRESS_PERCENT, RETRY_FIRST_S, RETRY_LAST_S
 from labxchange.sharing.exchange import Accept, Cut, Progress
 from labxchange.store import shares as rows
 from labxchange.store import statements, transfers
@@ -56,6 +57,14 @@ from labxchange.wire.control.messages import (
 
 LIVE = ("waiting", "running")
 _FINAL_CODES = frozenset({"share-retracted", "not-a-recipient", "grant-unknown", "downloads-exhausted", "right-missing"})
+
+_WAIT_CODES = frozenset(
+    {
+        *("contact-unverified", "clock-in-doubt", "grant-not-yet-valid", "trail-stopped"),
+        *("too-much-at-once", "too-many-connections", "node-stopping", "stream-stopped"),
+    }
+)
+"""Refusals that pass by themselves: the transfer waits."""
 
 
 class _Running(msgspec.Struct, kw_only=True):
@@ -243,6 +252,8 @@ class Receiving:
         """At start: every transfer that was under way."""
         with self._core.database.begin() as tx:
             live = [row for row in transfers.incoming(tx) if row.state in LIVE]
+            for row in live:
+                transfers.put_transfer(tx, replace(row, state="waiting"))  # nothing runs yet, whatever ran before
         for row in live:
             self._spawn(row)
 
@@ -338,12 +349,7 @@ class Receiving:
     def _end(self, transfer: str, error: LabxchangeError) -> bool:
         """The sender refused, or what came cannot be used; True when the transfer does not try again by itself."""
         row = self._own(transfer)
-        if isinstance(error, RefusedError) and error.code in (
-            "contact-unverified",
-            "clock-in-doubt",
-            "grant-not-yet-valid",
-            "trail-stopped",
-        ):
+        if isinstance(error, RefusedError) and error.code in _WAIT_CODES:
             self._wait(transfer, error)
             return False
         if isinstance(error, RefusedError) and error.code not in _FINAL_CODES:
@@ -382,6 +388,7 @@ class Receiving:
         assert grant is not None
         assert share is not None
         await self._listing(channel, share)
+        self._check_room(row, share)
         share = await self._start(channel, row, grant, share)
         loaded = await self._digests(channel, share)
         with self._core.database.begin() as tx:
@@ -398,6 +405,14 @@ class Receiving:
         finally:
             await asyncio.to_thread(quarantine.close)
 
+    def _check_room(self, row: TransferRow, share: ShareRow) -> None:
+        """Before a download is reserved, and before lists are fetched whose length follows from what is claimed to come."""
+        with self._core.database.begin() as tx:
+            listing = parse(statements.get(tx, share.listing) or b"", Listing).body
+        place = next(folder for folder in (_path(row), *_path(row).parents) if folder.exists())
+        if listing.bytes - row.done_bytes > shutil.disk_usage(place).free:
+            raise _no_room()
+
     async def _download(
         self,
         channel: Channel,
@@ -410,11 +425,7 @@ class Receiving:
     ) -> None:
         needed = loaded.line.bytes - row.done_bytes
         if needed > quarantine.free_bytes():
-            raise UnavailableError(
-                "disk-full",
-                "There is not enough free space for this share.",
-                hint="Free some space, then `labxchange transfer resume`.",
-            )
+            raise _no_room()
         journal = _Journal(self._core, self, row, loaded)
         download = Download(
             row.transfer,
@@ -458,7 +469,7 @@ class Receiving:
         assert trail is not None
         async with await channel.open() as stream:
             await stream.send(encode(Begin(transfer=row.transfer)))
-            nonce = decode_answer(await stream.receive())
+            nonce = decode_answer(await stream.receive(ANSWER_S))
             if isinstance(nonce, Refused):
                 raise_refused(nonce.statement, channel)
             if not isinstance(nonce, Nonce):
@@ -494,7 +505,8 @@ class Receiving:
             listing = parse(statements.get(tx, share.listing) or b"", Listing).body
             have = statements.body(tx, listing.body)
         if have is None:
-            body = await self._body(channel, share, "listing", limit=64 + 4200 * listing.files)
+            limit = min(64 + 4200 * listing.files, LISTING_MAX_BYTES)
+            body = await self._body(channel, share, "listing", limit=limit)
             decode_files(body, listing)
             with self._core.database.begin() as tx:
                 statements.put_body(tx, body)
@@ -532,7 +544,7 @@ class Receiving:
             request = GetPage(body=body, share=share.share, version=share.version, number=number)  # type: ignore[arg-type]
             async with await channel.open() as stream:
                 await stream.send(encode(request), end=True)
-                page = decode_answer(await stream.receive())
+                page = decode_answer(await stream.receive(ANSWER_S))
             if isinstance(page, Refused):
                 raise_refused(page.statement, channel)
             if not isinstance(page, PageOf) or (len(page.data) != 1 << 20 and not page.last):
@@ -567,12 +579,27 @@ class _Journal:
         self._row = replace(transfers.transfer(tx, self._row.transfer) or self._row, **changes)
         transfers.put_transfer(tx, self._row)
 
-    def arrived(self, chunks: list[Interval], done_bytes: int) -> None:
-        with self._core.database.begin() as tx:
-            transfers.add_arrived(tx, self._row.transfer, chunks)
-            self._save(tx, done_bytes=done_bytes)
-        if done_bytes - self._told >= self._step or done_bytes == self._loaded.line.bytes:
-            self.progress(done_bytes, count(chunks))
+    def commit(
+        self,
+        *,
+        arrived: list[Interval],
+        done_bytes: int,
+        releasing: Sequence[Release],
+        released: list[Interval],
+        done_files: int,
+    ) -> None:
+        entries = [self._releasing(releasing)] if releasing else []
+        with self._core.act(*entries) as tx:
+            transfers.add_arrived(tx, self._row.transfer, arrived)
+            transfers.add_released(tx, self._row.transfer, released)
+            self._save(tx, done_bytes=done_bytes, done_files=done_files)
+        if arrived and (done_bytes - self._told >= self._step or done_bytes == self._loaded.line.bytes):
+            self.progress(done_bytes, count(arrived))
+
+    def _releasing(self, files: Sequence[Release]) -> Entry:
+        digest = sha256(b"".join(pack([file.path, file.size]) for file in files)).hexdigest()
+        details: dict[str, str | int] = {"files": len(files), "bytes": sum(file.size for file in files)}
+        return self._receiving.entry(Event.FILE_RELEASED, self._row, object_type="file", object_digest=digest, details=details)
 
     def progress(self, done_bytes: int, chunks: int) -> None:
         """Signed, recorded, and delivered with what is posted next."""
@@ -585,16 +612,13 @@ class _Journal:
             statements.post(tx, row.peer, statement.id)
         self._receiving.wake(row.peer)
 
-    def releasing(self, files: Sequence[Release]) -> None:
-        digest = sha256(b"".join(pack([file.path, file.size]) for file in files)).hexdigest()
-        details: dict[str, str | int] = {"files": len(files), "bytes": sum(file.size for file in files)}
-        entry = self._receiving.entry(Event.FILE_RELEASED, self._row, object_type="file", object_digest=digest, details=details)
-        self._core.record(entry)
 
-    def released(self, files: list[Interval], done_files: int) -> None:
-        with self._core.database.begin() as tx:
-            transfers.add_released(tx, self._row.transfer, files)
-            self._save(tx, done_files=done_files)
+def _no_room() -> UnavailableError:
+    return UnavailableError(
+        "disk-full",
+        "There is not enough free space for this share.",
+        hint="Free some space, then `labxchange transfer resume`.",
+    )
 
 
 def _path(row: TransferRow) -> Path:

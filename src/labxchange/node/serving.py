@@ -289,7 +289,7 @@ class Serving:
         share = self._share(offered.share, offered.version)
         await self._shares.hashed(share.share, share.version)
         share = self._share(offered.share, offered.version)
-        if share.state != "available" or share.listing != body.listing:
+        if share.state not in ("available", "retracted") or share.listing != body.listing:
             raise RefusedError("share-failed", "The sender could not read this share.", hint="Ask the sender to share it again.")
         grant = self._allowed(row, "start", share.share, share.version, body.transfer)
         self._start(row, share, grant, accept)

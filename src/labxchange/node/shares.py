@@ -12,9 +12,11 @@ import threading
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 from msgspec.structs import replace
+from sqlalchemy import Connection
 
 from labxchange.audit.entry import Entry
 from labxchange.audit.events import Event
@@ -261,12 +263,17 @@ class Shares:
         with self._core.act(*entries) as tx:
             statements.put_body(tx, body)
             statements.put(tx, manifest, about=row.share, now=now)
-            fresh = replace(row, state="available", manifest=manifest.id, digests=statements.put_body(tx, chunks))
+            fresh = replace(self._now(tx, row, "available"), manifest=manifest.id, digests=statements.put_body(tx, chunks))
             rows.put_share(tx, fresh)
+
+    def _now(self, tx: Connection, row: ShareRow, state: Literal["available", "failed"]) -> ShareRow:
+        """The row in its new state, unless the share was retracted while it was hashed."""
+        current = rows.share(tx, row.share, row.version)
+        return replace(row, state=current.state if current is not None and current.state == "retracted" else state)
 
     def _fail(self, row: ShareRow, error: LabxchangeError) -> None:
         origin = msgspec.msgpack.decode(row.source, type=Origin)
-        failed = replace(row, state="failed", source=msgspec.msgpack.encode(replace(origin, reason=error.message)))
+        source = msgspec.msgpack.encode(replace(origin, reason=error.message))
         entry = Entry(
             event=Event.DATASET_VERIFIED,
             object_type="dataset",
@@ -276,7 +283,7 @@ class Shares:
             result_code=error.code,
         )
         with self._core.act(entry) as tx:
-            rows.put_share(tx, failed)
+            rows.put_share(tx, replace(self._now(tx, row, "failed"), source=source))
 
     async def resume_hashing(self) -> None:
         """After a start: hash what a stop interrupted, as it was listed."""

@@ -26,11 +26,20 @@ from labxchange.dataset.manifest import FileDigests
 from labxchange.errors import LabxchangeError, PeerError, RefusedError
 from labxchange.files.quarantine import Quarantine, Release
 from labxchange.net.channel import Channel, Stream
-from labxchange.settings import BATCH_BYTES, BATCH_FILES, FETCH_BYTES, FETCH_PARALLEL, JOURNAL_BYTES, JOURNAL_SECONDS
+from labxchange.settings import (
+    BATCH_BYTES,
+    BATCH_FILES,
+    FETCH_BYTES,
+    FETCH_PARALLEL,
+    JOURNAL_BYTES,
+    JOURNAL_SECONDS,
+    JOURNAL_SMALL_SECONDS,
+)
 from labxchange.transfer.intervals import Interval, of_mask, of_numbers
 from labxchange.wire.control.messages import GONE_MAX, Fetch, Fetched, Piece, Pieces, Refused, decode_answer, encode
 
 _ATTEMPTS = 3
+_FEW = 16
 _STALL_S = 60.0
 _STALL_BYTES = 4096
 _MAX_INTERVALS = 4096
@@ -39,16 +48,18 @@ _READ_BYTES = 1 << 20
 
 
 class Journal(Protocol):
-    """What the node writes down, durably, before it returns."""
+    """What the node writes down, durably and at once, before it returns."""
 
-    def arrived(self, chunks: list[Interval], done_bytes: int) -> None:
-        """These chunks are verified and on the disk."""
-
-    def releasing(self, files: Sequence[Release]) -> None:
-        """These files matched and are about to get their names."""
-
-    def released(self, files: list[Interval], done_files: int) -> None:
-        """These files are in place."""
+    def commit(
+        self,
+        *,
+        arrived: list[Interval],
+        done_bytes: int,
+        releasing: Sequence[Release],
+        released: list[Interval],
+        done_files: int,
+    ) -> None:
+        """These chunks are verified and on the disk; these files matched and are about to get their names; those are in place."""
 
 
 class Download:
@@ -101,6 +112,7 @@ class Download:
         self._fresh: list[int] = []
         self._fresh_bytes = 0
         self._ready: deque[int] = deque()
+        self._unrecorded: list[int] = []
         self._work: deque[list[Interval]] = deque()
         self._commit = asyncio.Lock()
         # One thread: several would only pass the interpreter's lock to and fro.
@@ -178,12 +190,11 @@ class Download:
         self._fresh.clear()
         self._fresh_bytes = 0
         try:
-            await self._release_ready(everything=True)
+            await self._commit_fresh(everything=True)
             while not self.complete:
                 self._plan()
                 await self._fetch_all(channel)
-                await self._commit_fresh()
-                await self._release_ready(everything=True)
+                await self._commit_fresh(everything=True)
         finally:
             # What is on the disk already must not come again, however this ends.
             try:
@@ -215,14 +226,19 @@ class Download:
             await self._fetch(channel, self._work.popleft())
 
     async def _commit_often(self, over: asyncio.Event) -> None:
-        """Commit each half second or 64 MiB; ends by itself, never in the middle of a commit."""
+        """Commit each half second or 64 MiB, many small files each 2 s or 2,000; ends by itself, never within a commit."""
+        waited = 0.0
         while not over.is_set():
-            with contextlib.suppress(TimeoutError):
+            try:
                 async with asyncio.timeout(JOURNAL_SECONDS):
                     await self._full.wait()
+            except TimeoutError:
+                waited += JOURNAL_SECONDS
+                if len(self._fresh) > _FEW and waited < JOURNAL_SMALL_SECONDS:
+                    continue
+            waited = 0.0
             self._full.clear()
             await self._commit_fresh()
-            await self._release_ready(everything=False)
 
     async def _fetch(self, channel: Channel, asked: list[Interval]) -> None:
         loop = asyncio.get_running_loop()
@@ -318,50 +334,60 @@ class Download:
         self.findings[file] = Finding(path=self.files[file].path, kind=FindingKind.MISSING, got=reason, text=text)
 
     # --- journal and release ------------------------------------------------------------------------------------------
-    async def _commit_fresh(self) -> None:
+    async def _commit_fresh(self, *, everything: bool = False) -> None:
+        """Flush and journal what arrived, and release complete files: one flush, one commit, one entry and the renames a batch.
+
+        A short batch of small files waits for company unless ``everything``.
+        """
         async with self._commit:
             chunks, self._fresh, self._fresh_bytes = self._fresh, [], 0
-            if not chunks:
-                return
             places = [self.line.chunk_at(chunk) for chunk in chunks]
-            await asyncio.to_thread(self._quarantine.flush, sorted({place.file for place in places}))
-            done = self.done_bytes + sum(place.length for place in places)
-            self._journal.arrived(of_numbers(chunks), done)
-            self.done_bytes = done
-            for chunk, place in zip(chunks, places, strict=True):
-                self._here[chunk] = True
-                self._missing[place.file] -= 1
-                if self._missing[place.file] == 0:
-                    self._ready.append(place.file)
-            self._on_progress()
+            if chunks:
+                await asyncio.to_thread(self._quarantine.flush, sorted({place.file for place in places}))
+                for place in places:
+                    self._missing[place.file] -= 1
+                    if self._missing[place.file] == 0:
+                        self._ready.append(place.file)
+            releases = await self._next_batch(everything=everything)
+            while chunks or releases or (everything and self._unrecorded):
+                self._record_batch(chunks, sum(place.length for place in places), releases)
+                chunks, places = [], []
+                if releases:
+                    await self._release(releases)
+                releases = await self._next_batch(everything=everything)
 
-    async def _release_ready(self, *, everything: bool) -> None:
-        """Release complete files in batches; a short batch waits for company unless ``everything``."""
-        async with self._commit:
-            while self._ready:
-                batch: list[int] = []
-                size = 0
-                while self._ready and len(batch) < BATCH_FILES and size < BATCH_BYTES:
-                    file = self._ready.popleft()
-                    if file not in self.findings and not self._released[file]:
-                        batch.append(file)
-                        size += self.files[file].size
-                if (
-                    not everything
-                    and len(batch) < BATCH_FILES
-                    and size < BATCH_BYTES
-                    and all(self.files[file].size < _READ_BYTES for file in batch)
-                ):
-                    self._ready.extendleft(reversed(batch))
-                    return
-                await self._release(batch)
+    def _record_batch(self, chunks: list[int], size: int, releases: list[Release]) -> None:
+        released, self._unrecorded = self._unrecorded, []
+        self._journal.commit(
+            arrived=of_numbers(chunks),
+            done_bytes=self.done_bytes + size,
+            releasing=releases,
+            released=of_numbers(released),
+            done_files=self.done_files,
+        )
+        self._here[chunks] = True
+        self.done_bytes += size
+        self._on_progress()
 
-    async def _release(self, batch: list[int]) -> None:
-        matched = [file for file in batch if await self._matches(file)]
-        releases = [Release(file, self.files[file].path, self.files[file].size, self.files[file].mtime_ms) for file in matched]
-        if not releases:
-            return
-        self._journal.releasing(releases)
+    async def _next_batch(self, *, everything: bool) -> list[Release]:
+        """Complete files whose SHA-256 matches, as many as go together; none while too few are ready."""
+        while self._ready:
+            batch: list[int] = []
+            size = 0
+            while self._ready and len(batch) < BATCH_FILES and size < BATCH_BYTES:
+                file = self._ready.popleft()
+                if file not in self.findings and not self._released[file]:
+                    batch.append(file)
+                    size += self.files[file].size
+            full = len(batch) >= BATCH_FILES or size >= BATCH_BYTES or any(self.files[file].size >= _READ_BYTES for file in batch)
+            if not everything and not full:
+                self._ready.extendleft(reversed(batch))
+                return []
+            if matched := [self._release_of(file) for file in batch if await self._matches(file)]:
+                return matched
+        return []
+
+    async def _release(self, releases: list[Release]) -> None:
         outcomes = await asyncio.to_thread(self._quarantine.release, releases)
         done = [outcome.file for outcome in outcomes if outcome.done]
         for outcome in outcomes:
@@ -369,7 +395,7 @@ class Download:
                 self.findings[outcome.file] = Finding(
                     path=self.files[outcome.file].path, kind=FindingKind.ERROR, text=outcome.text or str(outcome.outcome)
                 )
-        self._journal.released(of_numbers(done), self.done_files + len(done))
+        self._unrecorded += done
         self._released[done] = True
         self.done_files += len(done)
         self._on_progress()
@@ -391,15 +417,17 @@ class Download:
         return False
 
     def _read_back(self, file: int) -> bytes:
-        listed, digest = self.files[file], sha256()
-        if not listed.is_folder and not listed.size:
+        """From the part, or from the file in place where a crash came between its release and the journal."""
+        item, digest = self._release_of(file), sha256()
+        if not item.size and not self.files[file].is_folder and not self._quarantine.in_place(item):
             self._quarantine.write(file, 0, b"")
-        buffer = memoryview(bytearray(min(_READ_BYTES, max(listed.size, 1))))
-        for start in range(0, listed.size, _READ_BYTES):
-            view = buffer[: min(_READ_BYTES, listed.size - start)]
-            self._quarantine.read_into(file, start, view)
+        for view in self._quarantine.contents(item, memoryview(bytearray(min(_READ_BYTES, max(item.size, 1))))):
             digest.update(view)
         return digest.digest()
+
+    def _release_of(self, file: int) -> Release:
+        listed = self.files[file]
+        return Release(file, listed.path, listed.size, listed.mtime_ms)
 
 
 async def _first(*tasks: asyncio.Future[Any]) -> None:

@@ -6,6 +6,7 @@ import io
 import os
 import pty
 import sys
+import tty
 
 import pytest
 
@@ -64,6 +65,7 @@ def _at_terminal(typed: bytes, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     person(present=True, monkeypatch=monkeypatch)
     controller, terminal = pty.openpty()
     try:
+        tty.setcbreak(terminal)
         os.write(controller, typed)
         with open(terminal, encoding="utf-8", closefd=False) as stdin:
             monkeypatch.setattr(sys, "stdin", stdin)
