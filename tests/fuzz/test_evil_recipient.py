@@ -348,6 +348,7 @@ def attack(folder: Path, count: int) -> None:
                 node.denials.flush()
             if rounds % 1000 == 0:
                 faults.check()
+                print(f"  {here.channel.messages} messages, {resident_bytes() / MIB:.0f} MiB, {core.trail.size} entries", flush=True)
         grown = resident_bytes() - baseline
         faults.check()
         passed = asyncio.get_running_loop().time() - begun

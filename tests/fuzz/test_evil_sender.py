@@ -20,7 +20,7 @@ import pytest
 from blake3 import blake3
 
 from labxchange.dataset.listing import Listing, encode_files, listed_file
-from labxchange.dataset.manifest import encode_digests, Manifest, root
+from labxchange.dataset.manifest import Manifest, encode_digests, root
 from labxchange.errors import LabxchangeError, PeerError
 from labxchange.identity.card import parse_card
 from labxchange.identity.keys import Identity
@@ -382,6 +382,8 @@ def attack(folder: Path, count: int) -> None:
             number += 1
             if not baseline and channel.messages >= min(WARM, count // 2):
                 baseline = resident_bytes()
+            if number % 5 == 0:  # its lists are fetched anew
+                share = sender.share = EvilShare(identity, files, chance=chance, now=node.core.clock.now())
             give(node, share, chance, days=number)
             into = place / "here"
             with dog.watch(f"transfer {number}"):

@@ -115,7 +115,8 @@ def test_every_code_and_event_is_documented() -> None:
 def test_every_attack_is_in_the_table_of_threats_and_every_test_named_there_exists() -> None:
     page = (DOCS / "explain" / "threats.md").read_text(encoding="utf-8")
     named = set(re.findall(r"`(tests/\S+\.py)`", page))
-    assert {str(path.relative_to(ROOT)) for path in (ROOT / "tests" / "attacks").glob("test_*.py")} <= named
+    attacks = [path for folder in ("attacks", "fuzz") for path in (ROOT / "tests" / folder).glob("test_*.py")]
+    assert {str(path.relative_to(ROOT)) for path in attacks} <= named
     assert not [name for name in named if not (ROOT / name).is_file()]
     rows = [row for row in page.splitlines() if row.startswith("|")][2:]
     assert not [row for row in rows if "`tests/" not in row], "a threat without a test"

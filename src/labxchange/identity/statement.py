@@ -91,9 +91,7 @@ def _open(envelope: bytes) -> tuple[str, bytes, bytes]:
         and isinstance(signatures[0]["sig"], str)
     )
     if not well_formed:
-        raise IntegrityError(
-            "malformed-statement", "A signed statement is not an envelope with one signature."
-        )
+        raise IntegrityError("malformed-statement", "A signed statement is not an envelope with one signature.")
     assert isinstance(payload_type, str)
     assert isinstance(payload, str)
     assert isinstance(signatures, list)

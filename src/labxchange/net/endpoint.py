@@ -387,9 +387,7 @@ class Endpoint:
 
     async def _decide(self, link: Link, peer: Peer) -> None:
         try:
-            await self._authority.admit(
-                peer.key, peer.card, invitation_id=peer.invitation_id, proof=peer.proof, th1=peer.th1
-            )
+            await self._authority.admit(peer.key, peer.card, invitation_id=peer.invitation_id, proof=peer.proof, th1=peer.th1)
             code = ""
         except LabxchangeError as error:
             code = error.code if isinstance(error, RefusedError) else "unavailable"

@@ -29,6 +29,7 @@ from labxchange.node.clock import Clock, elapsed_ms, utc_text, wall_ms
 from labxchange.node.contacts import Contacts
 from labxchange.node.core import Core
 from labxchange.node.denials import Denials
+from labxchange.node.doctor import examine
 from labxchange.node.grants import Grants, Terms
 from labxchange.node.home import Home
 from labxchange.node.inbox import Inbox
@@ -36,6 +37,7 @@ from labxchange.node.keys import Keys, Profile
 from labxchange.node.peers import Peers
 from labxchange.node.receipts import Receipts
 from labxchange.node.receiving import Receiving
+from labxchange.node.rechecking import verify_received
 from labxchange.node.serving import Serving
 from labxchange.node.shares import Shares
 from labxchange.node.taking import Taking
@@ -516,6 +518,10 @@ class Node(Verbs):
             receipt="yes" if receipts else "",
         )
 
+    async def dataset_verify(self, *, transfer: str, folder: str = "") -> values.ReceivedInfo:
+        shown = await self.transfer_show(transfer=transfer)
+        return await verify_received(self.core, self.catalog, self.receiving.entry, transfer=shown.transfer, folder=folder)
+
     async def receipt_show(self, *, transfer: str) -> values.ReceiptInfo:
         self.core.require()
         return self.receipts.show((await self.transfer_show(transfer=transfer)).transfer)
@@ -595,8 +601,6 @@ class Node(Verbs):
         return await self.status()
 
     async def doctor(self, *, contact: str = "") -> list[values.Diagnosis]:
-        from labxchange.node.doctor import examine
-
         return await examine(self, contact=contact)
 
     @property

@@ -164,6 +164,10 @@ class Verbs(Protocol):
         """The verification report of an incoming transfer."""
         ...
 
+    async def dataset_verify(self, *, transfer: str, folder: str = "") -> ReceivedInfo:
+        """Verify the files of an incoming transfer again, in ``folder`` (empty: where they were received)."""
+        ...
+
     async def receipt_show(self, *, transfer: str) -> ReceiptInfo:
         """The best receipt of a transfer, with its portable file."""
         ...

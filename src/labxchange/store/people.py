@@ -9,7 +9,6 @@ from sqlalchemy import Connection, delete, insert, select
 from labxchange.store.rows import Row, read, write
 from labxchange.store.tables import contacts, evidence, invitations, witnessed
 
-
 WITNESSED_KEPT = 256
 """Checkpoints kept of each contact: as many as a proof of growth can be asked from."""
 

@@ -10,7 +10,6 @@ The journal, the trail and who may receive are the node's.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
