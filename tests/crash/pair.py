@@ -74,17 +74,17 @@ class Hosted:
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
         try:
-            while line := await reader.readline():
-                if line.endswith(b"\n"):
-                    self._hear(msgspec.json.decode(line))
+            while (line := await reader.readline()).endswith(b"\n"):
+                self._hear(msgspec.json.decode(line))
         except ConnectionError:
             pass
-        self.dead.set()
-        self._answers.put_nowait(None)
-        if not self.ready.done():
-            self.ready.set_exception(Died())
-            self.ready.exception()
-        self._writer.close()
+        finally:
+            self.dead.set()
+            self._answers.put_nowait(None)
+            if not self.ready.done():
+                self.ready.set_exception(Died())
+                self.ready.exception()
+            self._writer.close()
 
     def _hear(self, told: dict[str, Any]) -> None:
         if "head" in told:
@@ -108,7 +108,7 @@ class Hosted:
                 raise Died
             try:
                 self._writer.write(msgspec.json.encode({"verb": verb} | given) + b"\n")
-                answer = await self._answers.get()
+                answer = await asyncio.wait_for(self._answers.get(), _PATIENCE_S)
             except ConnectionError:
                 raise Died from None
         if answer is None:
@@ -119,7 +119,6 @@ class Hosted:
 
     async def kill(self) -> None:
         os.kill(self.pid, signal.SIGKILL)
-        await self.dead.wait()
         await self._task
 
 

@@ -166,7 +166,7 @@ class Machine:
 
     def _run(self, command: list[str]) -> str:
         told = subprocess.run(
-            command, cwd=self.folder, env=self.environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=90
+            command, cwd=self.folder, env=self.environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=240
         )
         assert told.returncode == 0, f"{command}: exit code {told.returncode}\n{told.stdout}{told.stderr}"
         return told.stdout

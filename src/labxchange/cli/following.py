@@ -24,7 +24,7 @@ _LIVE = ("waiting", "running")
 Watch = Callable[["TransferInfo"], None]
 
 
-def follow(transfer: str, *, quiet: bool, sleep: Callable[[float], None] = time.sleep) -> TransferInfo:
+def follow(transfer: str, *, quiet: bool) -> TransferInfo:
     """The transfer at its end: verified, completed, failed, cut, cancelled or paused. ``quiet`` shows nothing meanwhile.
 
     Raises:
@@ -41,7 +41,7 @@ def follow(transfer: str, *, quiet: bool, sleep: Callable[[float], None] = time.
                 if info.state not in _LIVE and (info.state != "verified" or waited >= _COUNTERSIGN_S):
                     return info
                 waited += _LOOK_S if info.state == "verified" else 0.0
-                sleep(_LOOK_S)
+                time.sleep(_LOOK_S)
         except KeyboardInterrupt:
             pass
     _pause(transfer, quiet=quiet)

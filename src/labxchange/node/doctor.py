@@ -31,6 +31,7 @@ _DISK_WARNING_BYTES: Final = 2 << 30
 _YEAR_2026_MS: Final = 1_767_225_600_000
 _YEAR_2100_MS: Final = 4_102_444_800_000
 _BEHIND_MS: Final = 60_000
+_KNOCK_S = 3.0
 
 
 async def examine(node: Node, *, contact: str = "") -> list[Diagnosis]:
@@ -88,7 +89,7 @@ async def _port(node: Node) -> list[Diagnosis]:
 async def _knock(node: Node, address: str) -> str:
     """ "retry", "nothing", or the sentence why it could not be tried."""
     try:
-        return await node.peers.endpoint.probe(address)
+        return await node.peers.endpoint.probe(address, timeout_s=_KNOCK_S)
     except LabxchangeError as error:
         return error.message
 

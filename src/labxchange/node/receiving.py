@@ -61,7 +61,7 @@ _FINAL_CODES = frozenset({"share-retracted", "not-a-recipient", "grant-unknown",
 _WAIT_CODES = frozenset(
     {
         *("contact-unverified", "clock-in-doubt", "grant-not-yet-valid", "trail-stopped"),
-        *("too-much-at-once", "too-many-connections", "node-stopping", "stream-stopped"),
+        *("transfer-unknown", "too-much-at-once", "too-many-connections", "node-stopping", "stream-stopped"),
     }
 )
 """Refusals that pass by themselves: the transfer waits."""
@@ -69,12 +69,13 @@ _WAIT_CODES = frozenset(
 
 class _Running(msgspec.Struct, kw_only=True):
     """A transfer that has a task; ``samples`` of (loop time, verified bytes) give the rate; ``ended`` is the code with which the
-    sender's statement ended it."""
+    sender's statement ended it, ``again`` that the sender is to be asked anew."""
 
     task: asyncio.Task[None]
     download: Download | None = None
     samples: list[tuple[float, int]] = []
     ended: str = ""
+    again: bool = False
 
 
 class Receiving:
@@ -280,6 +281,19 @@ class Receiving:
                 running.ended = code
                 running.task.cancel()
 
+    def cut_told(self, transfer: str) -> None:
+        """The sender's cut came: ask whether it still holds. It may have waited for delivery while the transfer was resumed."""
+        row = self._own(transfer)
+        running = self._running.get(transfer)
+        if row.state not in LIVE:
+            return
+        if running is not None and not running.task.done() and running.download is not None:
+            running.again = True
+            running.task.cancel()
+        else:
+            self.nudge(row.peer)
+            self._spawn(row)
+
     def live(self, transfer: str) -> tuple[Download | None, list[tuple[float, int]]]:
         """The running download and its rate samples, for display."""
         running = self._running.get(transfer)
@@ -300,13 +314,19 @@ class Receiving:
 
     async def _follow(self, transfer: str) -> None:
         """Until the transfer is over, also when the sender's statement ends it in the middle."""
-        try:
-            await self._persist(transfer)
-        except asyncio.CancelledError:
-            running = self._running.get(transfer)
-            if running is None or not running.ended:
-                raise
-            self._end(transfer, RefusedError(running.ended, "The sender ended the grant."))
+        over = False
+        while not over:
+            try:
+                await self._persist(transfer)
+                over = True
+            except asyncio.CancelledError:
+                running, task = self._running.get(transfer), asyncio.current_task()
+                if running is None or task is None or not (running.ended or running.again):
+                    raise
+                task.uncancel()
+                over, running.again, running.download = bool(running.ended), False, None
+                if over:
+                    self._end(transfer, RefusedError(running.ended, "The sender ended the grant."))
 
     async def _persist(self, transfer: str) -> None:
         """Connect, fetch, and when the sender is away wait and try again."""

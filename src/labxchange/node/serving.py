@@ -78,6 +78,10 @@ class Active(msgspec.Struct, kw_only=True):
     cut: Signed[Cut] | None = None
 
 
+class _NotPermitted(RefusedError):
+    """A rule of this node ends a transfer that runs; what the other side refuses is another matter."""
+
+
 class Serving:
     """Answers requests.
 
@@ -373,9 +377,11 @@ class Serving:
                 permitted=lambda: self._permit_quickly(active),
                 sent=lambda size: self._count(active, size),
             )
-        except RefusedError as error:
+        except _NotPermitted as error:
             cut = self._cut(active, error.code)
             await stream.send(encode(Refused(statement=cut.envelope)), end=True)
+        except RefusedError:  # the other side wants nothing more, on this stream or at all
+            stream.reset()
         except asyncio.CancelledError:
             if active.cut is None:
                 raise
@@ -401,11 +407,11 @@ class Serving:
     def _permit(self, row: Contact, active: Active) -> None:
         answer, _ = self._judge(row, "read", active.row.share, active.row.version, active.row.transfer)
         if isinstance(answer, Deny):
-            raise RefusedError(answer.code, answer.sentence, hint=answer.hint)
+            raise _NotPermitted(answer.code, answer.sentence, hint=answer.hint)
 
     def _permit_quickly(self, active: Active) -> None:
         if active.cut is not None:
-            raise RefusedError(active.cut.body.code, "The transfer was ended.")
+            raise _NotPermitted(active.cut.body.code, "The transfer was ended.")
 
     def _name_gone(self, active: Active, before: int) -> None:
         """Files that changed since they were listed: each named once in the trail."""
@@ -450,7 +456,7 @@ class Serving:
         assert row is not None
         try:
             self._permit(row, active)
-        except RefusedError as error:
+        except _NotPermitted as error:
             self._cut(active, error.code)
             for task in list(active.tasks):
                 task.cancel()
@@ -505,7 +511,8 @@ class Serving:
             statements.post(tx, active.row.peer, cut.id)
             transfers.put_transfer(tx, row)
         active.cut, active.row = cut, row
-        del self._active[transfer]
+        if self._active.get(transfer) is active:
+            del self._active[transfer]
         self._core.notices.publish("transfer", transfer)
         self._ready(active.row.peer, 0)
         return cut

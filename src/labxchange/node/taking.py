@@ -156,7 +156,7 @@ class Taking:
                 state = "cancelled" if signed.body.code == "cancelled" else "cut"
                 transfers.put_transfer(tx, replace(row, state=state, reason=signed.body.code))
         if direction == "in":
-            self._receiving.grant_ended(row.grant, signed.body.code)
+            self._receiving.cut_told(row.transfer)
         else:
             self._finished(row.transfer)
         self._core.notices.publish("transfer", row.transfer)

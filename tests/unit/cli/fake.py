@@ -19,7 +19,7 @@ _SAMPLES: dict[type, Any] = {str: "", int: 0, bool: False}
 
 
 class FakeNode:
-    """Stands in for ``Client``. ``answers``: verb name -> value, error, or a function of the parameters; a list gives one each."""
+    """Stands in for ``Client``. ``answers``: verb name -> value, error, or a function of the parameters; a list of ``Step``."""
 
     def __init__(self) -> None:
         self.answers: dict[str, Any] = {}

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from labxchange.cli import reach
 from labxchange.errors import (
     InputError,
     IntegrityError,
@@ -86,8 +87,11 @@ def test_a_group_alone_shows_its_help(capsys: pytest.CaptureFixture[str]) -> Non
     assert "request-extension" in capsys.readouterr().err
 
 
-def test_ctrl_c(node: FakeNode, capsys: pytest.CaptureFixture[str]) -> None:
-    node.answers["inbox_list"] = lambda: (_ for _ in ()).throw(KeyboardInterrupt)
+def test_ctrl_c(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(reach, "call", interrupted)
     assert main(["inbox"]) == 130
     assert main(["inbox", "--json"]) == 130
     assert '"interrupted"' in capsys.readouterr().err

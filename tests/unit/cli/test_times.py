@@ -66,7 +66,8 @@ def test_shown_in_both_times() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0, "0 s"), (59, "59 s"), (250, "4 min 10 s"), (90_000, "1 d 1 h"), (86_401, "1 d 1 s"), (-1, "unknown")]
+    ("seconds", "text"),
+    [(0, "0 s"), (59, "59 s"), (250, "4 min 10 s"), (90_000, "1 d 1 h"), (86_401, "1 d 1 s"), (-1, "unknown")],
 )
 def test_durations(seconds: int, text: str) -> None:
     assert duration(seconds) == text

@@ -1,0 +1,92 @@
+"""What others named is shown, never obeyed: not by the terminal, not by Rich, not in JSON."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from labxchange.cli import screen
+from labxchange.dataset.check import Finding, FindingKind, NotRun, Report, Verdict
+from tests.unit.cli.fake import HOSTILE, FakeNode, main, sample, values
+
+REPORT = Report(
+    verdict=Verdict.NOT_INTACT,
+    matched=1,
+    differ=1,
+    missing=0,
+    unexpected=0,
+    error=0,
+    left_out=0,
+    bytes=12,
+    findings=(Finding(path=HOSTILE, kind=FindingKind.DIFFER, offset=1 << 20, expected="aa", got="bb", text=HOSTILE),),
+    truncated=True,
+    checks_run=("sizes",),
+    checks_not_run=(NotRun("times", "they are no part of it"),),
+)
+
+PERSON = sample(values.RecipientStatus, name=HOSTILE, state=HOSTILE, asked_until=1, asked_reason=HOSTILE)
+VALUES: dict[str, tuple[list[str], Any]] = {
+    "key_show": (["key", "show"], sample(values.Me, name=HOSTILE, words=(HOSTILE,))),
+    "contact_list": (["contact", "list"], [sample(values.ContactInfo, name=HOSTILE, organisation=HOSTILE, alert=HOSTILE)]),
+    "contact_block": (["contact", "block", "x"], sample(values.ContactInfo, name=HOSTILE, role=HOSTILE, trail=HOSTILE)),
+    "share_list": (["share", "status"], [sample(values.ShareInfo, title=HOSTILE, recipients=(PERSON,))]),
+    "share_status": (["share", "status", "x"], sample(values.ShareInfo, skipped=((HOSTILE, HOSTILE),), recipients=(PERSON,))),
+    "request_extension": (["share", "request-extension", "x", "--until", "3d"], sample(values.InboxItem, sender=HOSTILE)),
+    "inbox_list": (["inbox"], [sample(values.InboxItem, title=HOSTILE, note=HOSTILE, sender=HOSTILE)]),
+    "transfer_list": (["transfer", "list"], [sample(values.TransferInfo, title=HOSTILE, peer=HOSTILE, reason=HOSTILE)]),
+    "transfer_report": (["transfer", "report", "x"], values.ReceivedInfo(transfer="ab", destination=HOSTILE, report=REPORT)),
+    "receipt_show": (["receipt", "show", "x"], sample(values.ReceiptInfo, title=HOSTILE, sender=HOSTILE, path=HOSTILE)),
+    "audit_list": (["audit", "list"], [sample(values.EntryInfo, event=HOSTILE, fields={"counterparty_name": HOSTILE})]),
+    "status": (["node", "status"], sample(values.NodeStatus, alerts=(HOSTILE,))),
+    "doctor": (["doctor"], [sample(values.Diagnosis, check=HOSTILE, state="ok", sentence=HOSTILE, hint=HOSTILE)]),
+}
+
+
+@pytest.mark.parametrize("verb", sorted(VALUES))
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_hostile_names(verb: str, form: str, node: FakeNode, capsys: pytest.CaptureFixture[str]) -> None:
+    command, value = VALUES[verb]
+    node.answers[verb] = value
+    assert main([*command, "--json"] if form == "json" else command) == 0
+    shown = capsys.readouterr()
+    for character in "\x1b\u202e\u009b":
+        assert character not in shown.out + shown.err
+    assert "[red]" in shown.out + shown.err
+    if form == "json":
+        assert shown.out.isascii()
+        assert json.loads(shown.out) == json.loads(json.dumps(screen.plain(value)))
+
+
+def test_a_report_names_every_check_and_every_finding(capsys: pytest.CaptureFixture[str], node: FakeNode) -> None:
+    node.answers["transfer_report"] = values.ReceivedInfo(transfer="ab", destination="/d", report=REPORT)
+    assert main(["transfer", "report", "x"]) == 0
+    shown = capsys.readouterr().out
+    assert "matched 1, differ 1, missing 0, unexpected 0, error 0, left out 0" in shown
+    assert "checked: sizes" in shown
+    assert "not checked: times: they are no part of it" in shown
+    assert "first at byte 1,048,576" in shown
+    assert "Expected aa, got bb." in shown
+    assert "more findings" in shown
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 bytes"),
+        (1, "1 byte"),
+        (999, "999 bytes"),
+        (1000, "1.0 kB"),
+        (999_949, "999.9 kB"),
+        (999_950, "1.0 MB"),
+        (75 * 10**12, "75.0 TB"),
+    ],
+)
+def test_sizes(count: int, text: str) -> None:
+    assert screen.size(count) == text
+
+
+def test_numbers() -> None:
+    assert screen.number(1, "file") == "1 file"
+    assert screen.number(1_000_000, "file") == "1,000,000 files"
