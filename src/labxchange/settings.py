@@ -37,14 +37,11 @@ PROGRESS_BYTES: Final = 64 << 30
 """Signed progress: each 10 % or 64 GiB, whichever is later."""
 
 RETRY_FIRST_S: Final = 1.0
-RETRY_LAST_S: Final = 60.0
+RETRY_LAST_S: Final = 30.0
 """Back-off between attempts to reach a peer that is away."""
 
 DIAL_TIMEOUT_S: Final = 6.0
 CLOCK_PERSIST_S: Final = 60.0
-
-DENIALS_PER_MINUTE: Final = 1
-"""Refusals of one peer are written once a minute with their count, so that nobody can fill the disk with entries."""
 
 WRITES_BURST: Final = 5000
 WRITES_PER_SECOND: Final = 2.0

@@ -289,7 +289,7 @@ class GrantMachine(RuleBasedStateMachine):
     def time_passes(self, ms: int) -> None:
         self.bench.elapsed_ms += ms
         self.bench.wall_ms += ms
-        self.now = max(self.now + ms, self.node.core.clock.now())
+        self._sync()
 
     @rule(ms=st.sampled_from([60_000, DAY_MS, 3650 * DAY_MS]))
     def clock_is_set_back(self, ms: int) -> None:

@@ -28,9 +28,9 @@ CALLS = (
 )
 STRACE = ("strace", "-f", "-y", "-xx", "-s", "1048576", "--seccomp-bpf", "-e", f"trace={CALLS}", "-e", "signal=none", "-qq")
 
-_WHOLE = re.compile(r"(\d+) (\w+)\((.*)\)\s+= (-?\d+|\?)")
-_BEGUN = re.compile(r"(\d+) (\w+)\((.*?),? ?<unfinished \.\.\.>$")
-_ENDED = re.compile(r"(\d+) <\.\.\. (\w+) resumed>,? ?(.*)\)\s+= (-?\d+|\?)")
+_WHOLE = re.compile(r"(\d+) +(\w+)\((.*)\)\s+= (-?\d+|\?)")
+_BEGUN = re.compile(r"(\d+) +(\w+)\((.*?),? ?<unfinished \.\.\.>$")
+_ENDED = re.compile(r"(\d+) +<\.\.\. (\w+) resumed>,? ?(.*)\)\s+= (-?\d+|\?)")
 _ARGUMENT = re.compile(r'(?:(-?\d+|AT_FDCWD)<([^>]*)>)|"([^"]*)"|(\[.*?\](?= *[,)]|$))|([^,\s]+)')
 _SYNCS = ("fsync", "fdatasync", "syncfs", "sync")
 
@@ -137,12 +137,13 @@ def events(path: Path) -> list[Event]:
 class Cut:
     """The moment of a power loss: what is on the disk for sure, what may be, and what had been vouched for."""
 
-    def __init__(self, number: int, root: File, namings: list[Naming], files: set[File], marks: list[dict[str, Any]]) -> None:
+    def __init__(self, number: int, root: File, namings: list[Naming], marks: list[dict[str, Any]], *, after: str) -> None:
         self.number = number
         self.marks = marks
+        self.after = after
+        """``change``, ``sync`` or ``mark``."""
         self._root = root
         self._namings = namings
-        self._files = files
 
     def rebuild(self, target: Path, chance: random.Random | None) -> None:
         """Write one possible disk into ``target``: nothing unsynced without ``chance``, else what chance keeps, torn."""
@@ -255,9 +256,11 @@ class Recording:
         """The moment after each call that changes or syncs something, and after each mark."""
         number = 0
         for event in self._events:
+            marks = len(self._marks)
             if self._take(event):
                 number += 1
-                yield Cut(number, self._root, self._namings, self._files, self._marks)
+                after = "mark" if len(self._marks) > marks else "sync" if event.call.name in _SYNCS else "change"
+                yield Cut(number, self._root, self._namings, self._marks, after=after)
 
     # --- replay -------------------------------------------------------------------------------------------------------
     def _take(self, event: Event) -> bool:

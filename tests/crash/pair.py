@@ -8,6 +8,7 @@ destination must be whole and right; and the bytes that were sent in vain are co
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import signal
@@ -118,7 +119,8 @@ class Hosted:
         return answer["answer"]
 
     async def kill(self) -> None:
-        os.kill(self.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
         await self._task
 
 
@@ -240,10 +242,8 @@ class Pair:
             self.kills[f"{name} start {trap[0] if trap else ''}"] += 1
 
     async def _disarm(self, name: str) -> None:
-        try:
+        with contextlib.suppress(Died):
             await self.arm(name, ("", 0, False))
-        except Died:
-            pass
 
     def account(self, begun: int, journalled: int, kills: int) -> int:
         """Bytes sent that are not in the journal came in vain; at most what the design says for each kill."""

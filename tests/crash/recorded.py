@@ -100,14 +100,13 @@ def _watch_node() -> None:
         mark({"head": [self.trail.size, self.trail._frontier.root().hex()]})
 
     Core.act = acted  # type: ignore[method-assign]
-    for name in ("arrived", "released"):
-        function = getattr(receiving._Journal, name)
+    commit = receiving._Journal.commit
 
-        def journalled(self: Any, what: Any, done: int, *, function: Any = function, name: str = name) -> None:
-            function(self, what, done)
-            mark({name: [list(pair) for pair in what], "transfer": self._row.transfer})
+    def journalled(self: Any, **what: Any) -> None:
+        commit(self, **what)
+        mark({name: [list(pair) for pair in what[name]] for name in ("arrived", "released")} | {"transfer": self._row.transfer})
 
-        setattr(receiving._Journal, name, journalled)
+    receiving._Journal.commit = journalled  # type: ignore[method-assign]
     remember = Witnessing._remember
 
     def remembered(self: Witnessing, row: Any, checkpoint: Any, note: str, judgement: object) -> None:

@@ -56,8 +56,7 @@ async def _pair(seed: str, kills: int) -> None:
         f"found again; trails of {sizes} entries VALID; bytes sent again: {max(sum(pair.lost_bytes), 0) // pair.kills.total():,} a "
         f"kill, most in one round {max(pair.lost_bytes):,}"
     )
-    for kind, count in sorted(pair.kills.items()):
-        print(f"  {count:4d} {kind}")
+    print("  " + ", ".join(f"{count} {kind}" for kind, count in sorted(pair.kills.items())))
 
 
 class _Round:
@@ -106,7 +105,8 @@ class _Round:
             await patiently(condition, what)
         except NotInTime as error:
             for hosted in self.pair.nodes.values():
-                os.kill(hosted.pid, signal.SIGUSR1)
+                if not hosted.dead.is_set():
+                    os.kill(hosted.pid, signal.SIGUSR1)
             infos = [await self._ask(name, "transfer_show", transfer=self.transfer) for name in ("Ada", "Bo")]
             states = [f"{info['state']} {info['reason']} {info['done_bytes']}/{info['bytes']}" for info in infos]
             raise NotInTime(f"{error}; at the sender and the recipient it is {states}; kills: {self.how}") from None

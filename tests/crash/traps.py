@@ -133,14 +133,13 @@ def _watch_heads(tell: Tell) -> None:
 
 
 def _watch_journal(tell: Tell) -> None:
-    for name in ("arrived", "released"):
-        function = getattr(receiving._Journal, name)
+    commit = receiving._Journal.commit
 
-        def watched(self: Any, what: Any, done: int, *, function: Any = function, name: str = name) -> None:
-            function(self, what, done)
-            tell({name: [list(pair) for pair in what], "transfer": self._row.transfer})
+    def watched(self: Any, **what: Any) -> None:
+        commit(self, **what)
+        tell({name: [list(pair) for pair in what[name]] for name in ("arrived", "released")} | {"transfer": self._row.transfer})
 
-        setattr(receiving._Journal, name, watched)
+    receiving._Journal.commit = watched  # type: ignore[method-assign]
 
 
 def _watch_bytes(tell: Tell, count_sent: Callable[[str, int], None]) -> None:

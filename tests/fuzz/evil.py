@@ -20,9 +20,11 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from labxchange.audit.checkpoint import Checkpoint, sign_note
 from labxchange.encoding import b64encode
 from labxchange.errors import LabxchangeError, PeerError
 from labxchange.identity.card import Card
+from labxchange.identity.fingerprint import fingerprint
 from labxchange.identity.keys import Identity
 from labxchange.identity.statement import Signed, Statement, parse, pre_authentication
 from labxchange.wire.control import messages
@@ -402,6 +404,12 @@ def twisted(chance: random.Random, pool: Pool, message: bytes) -> bytes:
         return msgspec.msgpack.encode(items)
     except (OverflowError, ValueError):
         return flip(chance, message)
+
+
+def note_of(identity: Identity, *, size: int = 1, epoch: int = 1, root: bytes = bytes(32)) -> str:
+    """A checkpoint of any trail, truly signed by the peer."""
+    origin = f"labxchange/{fingerprint(identity.public)}/{epoch}"
+    return sign_note(Checkpoint(origin=origin, size=size, root=root), sign=identity.sign_trail, public=identity.trail_public)
 
 
 async def must_not_fail(work: Awaitable[T], what: object) -> T:

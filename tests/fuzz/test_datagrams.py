@@ -41,8 +41,8 @@ class Datagrams:
             del self.captured[self.chance.randrange(20, 380)]
 
     def source(self) -> UdpAddress:
-        number = self.chance.randrange(60_000)
-        return f"10.9.{number >> 8}.{number & 255}", 1024 + number % 5000
+        number = self.chance.randrange(4000)
+        return f"10.9.{number >> 8}.{number & 255}", 1024 + number
 
     def one(self) -> tuple[bytes, UdpAddress]:
         """A datagram and where it claims to come from."""

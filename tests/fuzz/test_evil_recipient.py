@@ -18,7 +18,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from labxchange.audit.checkpoint import Checkpoint, sign_note
 from labxchange.errors import LabxchangeError, PeerError
 from labxchange.identity.card import parse_card
 from labxchange.identity.keys import Identity
@@ -63,6 +62,7 @@ from tests.fuzz.evil import (
     check_refusal,
     flip,
     must_not_fail,
+    note_of,
     resident_bytes,
     twisted,
 )
@@ -182,7 +182,7 @@ class Scene:
                 grant=offer.body.grant,
                 listing=offer.body.listing,
                 proof=possession_proof(nonce, self.channel.th2),
-                checkpoint="",
+                checkpoint=note_of(self.identity),
             )
             self.statements.templates[0] = ("accept", msgspec.to_builtins(body))
             with_proof = msgspec.to_builtins(body)
@@ -197,27 +197,18 @@ class Scene:
     def witness(self) -> list[Any]:
         trail = self.ada.core.trail
         assert trail is not None
-        size = self.chance.choice([0, 1, 2, 5, 100, 2**40])
-        origin = f"labxchange/{self.fingerprint()}/{self.chance.choice([1, 1, 2, 10**12])}"
-        try:
-            checkpoint = Checkpoint(origin=origin, size=size, root=self.chance.randbytes(32))
-            note = sign_note(checkpoint, sign=self.identity.sign_trail, public=self.identity.trail_public)
-        except (LabxchangeError, ValueError):
-            note = origin
+        size = self.chance.choice([0, 1, 2, 5, 100, 2**40, 2**53 - 1, 2**63, 10**30])
+        epoch = self.chance.choice([1, 1, 2, 10**12, 2**53 - 1, 2**63, 10**30])
+        note = note_of(self.identity, size=size, epoch=epoch, root=self.chance.randbytes(32))
         if self.chance.random() < 0.3:
             note = flip(self.chance, note.encode()).decode(errors="replace")
         second = Consistency(
-            old=self.chance.choice([0, 1, 2, size]),
+            old=self.chance.choice([0, 1, 2, min(size, 2**53 - 1)]),
             proof=[self.chance.randbytes(32) for _ in range(self.chance.choice([0, 1, 5, 64]))],
             first_leaf=self.chance.choice([b"", b"{}", self.chance.randbytes(100), b"[" * 60_000]),
             first_proof=[self.chance.randbytes(32) for _ in range(self.chance.choice([0, 1, 64]))],
         )
         return [encode(Witness(note=note[:8000])), encode(second)]
-
-    def fingerprint(self) -> str:
-        from labxchange.identity.fingerprint import fingerprint
-
-        return fingerprint(self.identity.public)
 
     def unasked(self) -> list[Any]:
         """Answers where a request was due, or noise."""
@@ -360,6 +351,8 @@ def attack(folder: Path, count: int) -> None:
         assert wrote < allowed
         assert grown < 30 * MIB
         assert here.answers["Refused"] > count // 100
+        assert here.answers["Started"] > 0
+        assert here.answers["Fetched"] > 0
         # the node still does its work
         await world.close()
 

@@ -47,9 +47,6 @@ MAY_READ_ITS_DATA = {"identity/fingerprint.py": {"importlib"}}
 DRAWS_OR_LOOKS = {"generate", "generate_key", "encapsulate", "urandom", "token_bytes", "random", "now", "today", "utcnow", "open"}
 """Calls that would bring randomness, time or files into a pure module."""
 
-MAY_CALL = {"wire/control/handshake.py": {"encapsulate"}}
-"""The function that both machines take as their argument ``encapsulate`` in life; vectors and simulations give another."""
-
 HEAVY = {"aioquic", "alembic", "asyncio", "cryptography", "httpx", "msgspec", "numpy", "rich", "sqlalchemy", "starlette", "typer"}
 NAMES = {
     "LabxchangeError",
@@ -95,7 +92,7 @@ def test_pure_modules_take_time_randomness_and_files_as_arguments(path: Path) ->
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute | ast.Name):
             called = node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id
             owner = ast.unparse(node.func.value) if isinstance(node.func, ast.Attribute) else ""
-            assert called not in DRAWS_OR_LOOKS - MAY_CALL.get(name, set()) or owner == "self", (
+            assert called not in DRAWS_OR_LOOKS or owner == "self", (
                 f"{name}:{node.lineno} calls {owner}.{called}"
             )
 

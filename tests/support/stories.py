@@ -35,7 +35,7 @@ from tests.support.world import (
     write_files,
 )
 
-SIZES = (0, 1, 700, 20_000, 60_000, 250_000)
+SIZES = (0, 1, 700, 5_000, 20_000, 60_000)
 OVER = ("completed", "failed", "cut", "cancelled")
 
 
@@ -96,7 +96,7 @@ class Story:
         """The story, and what must hold after it."""
         self.world = world
         self.ada, self.bo = await self._meet()
-        made = [await self._share(number) for number in range(self._chance.choice([1, 1, 1, 2, 3]))]
+        made = [await self._share(number) for number in range(self._chance.choice([1, 1, 1, 1, 2, 3]))]
         receiving = asyncio.ensure_future(self._receive(made))
         for _ in range(self._chance.choice([0, 1, 1, 2, 3, 5])):
             await asyncio.sleep(self._chance.choice([0.0, 0.1, 0.5, 1.0, 3.0, 20.0]) * self._chance.random())
@@ -141,10 +141,10 @@ class Story:
     # --- the good part ------------------------------------------------------------------------------------------------
     async def _share(self, number: int) -> ShareInfo:
         folder = self._folder / f"data-{number}"
-        count = self._chance.choice([1, 2, 5, 30])
+        count = self._chance.choice([1, 2, 5, 20])
         files = {f"f{item:02d}": self._chance.randbytes(self._chance.choice(SIZES)) for item in range(count)}
-        if self._chance.random() < 0.15:
-            files["large"] = self._chance.randbytes(3_000_000)
+        if self._chance.random() < 0.1:
+            files["large"] = self._chance.randbytes(1_300_000)
         self._sources[f"share {number}"] = write_files(folder, files)
         ends = self._chance.choice([0, 0, 0, 30_000])
         terms = {"title": f"share {number}", "downloads": self._chance.choice([1, 2])}

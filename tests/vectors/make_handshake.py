@@ -16,9 +16,9 @@ from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from labxchange.identity.invitation import Invitation
-from labxchange.wire.control.handshake import Initiator, Responder, encapsulate
+from labxchange.wire.control.handshake import Initiator, Responder
 from labxchange.wire.control.records import Sealer
-from tests.unit.wire.party import CERTIFICATE, KINDS, Party
+from tests.unit.wire.party import CERTIFICATE, KINDS, Party, encapsulate
 
 SEEDS = {"x25519_i": bytes(range(32)), "mlkem_i": bytes(range(64)), "x25519_r": bytes(range(32, 64))}
 NONCES = {"nonce_i": b"\xa1" * 32, "nonce_r": b"\xb2" * 32}

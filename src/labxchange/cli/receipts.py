@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,10 +10,9 @@ import typer
 from labxchange.cli import reach, screen, times
 from labxchange.cli.options import AsJson, Trust, example, group
 from labxchange.cli.transfers import Transfer
-from labxchange.errors import InputError
 
 if TYPE_CHECKING:
-    from labxchange.node.receipts import CheckedReceipt
+    from labxchange.node.receipt_file import CheckedReceipt
     from labxchange.node.values import ReceiptInfo
 
 app = group("Receipts: what arrived, signed by the recipient and countersigned by the sender.")
@@ -83,14 +81,10 @@ def show(
 
 
 def _write(target: str, data: bytes) -> None:
-    from labxchange.files.disk_errors import mapping
+    from labxchange.files.newfile import new_file
 
-    if os.path.lexists(target):
-        raise InputError("file-exists", f"There is already a file {target!r}.", hint="Choose another name.")
-    with mapping(target), open(target, "xb") as file:
+    with new_file(Path(target)) as file:
         file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 @app.command(epilog=example("labxchange receipt verify receipt.json --trust ABCDEFG-..."))
@@ -101,7 +95,7 @@ def verify(
 ) -> None:
     """Check a receipt file, offline and without a node: the signatures of both parties, and the proof from the sender's trail."""
     from labxchange.files.disk_errors import mapping
-    from labxchange.node.receipts import check_file
+    from labxchange.node.receipt_file import check_file
 
     with mapping(file), Path(file).expanduser().open("rb") as stream:
         data = stream.read(_MAX_BYTES)

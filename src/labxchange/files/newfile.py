@@ -19,7 +19,8 @@ from labxchange.files.disk_errors import mapping
 
 @contextmanager
 def new_file(path: Path) -> Iterator[BinaryIO]:
-    """A file (0600) that is at ``path``, durably, when the block ends, and nowhere when it raises.
+    """A file (0600) that is at ``path``, durably, when the block ends, and nowhere when it raises. Its ``name`` is the path of
+    the temporary file, for what can only write to a path.
 
     Raises:
         InputError: ``file-exists``, ``not-permitted``.
@@ -30,9 +31,9 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
         raise taken
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     with mapping(str(path)):
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        out = open(temporary, "xb", opener=_private)  # noqa: SIM115
         try:
-            with os.fdopen(descriptor, "wb") as out:
+            with out:
                 yield out
                 out.flush()
                 os.fsync(out.fileno())
@@ -47,3 +48,7 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC, 0o600)

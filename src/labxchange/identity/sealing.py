@@ -20,7 +20,7 @@ from labxchange.errors import InputError, IntegrityError
 from labxchange.identity.keys import SEED_BYTES, Identity
 
 CREDENTIAL_BYTES = 32
-PASSPHRASE_MIN_LENGTH = 8
+PASSPHRASE_MIN_LENGTH = 12
 
 RandomBytes = Callable[[int], bytes]
 

@@ -25,7 +25,7 @@ from aioquic.quic.packet import (
     pull_quic_header,
 )
 from aioquic.quic.retry import QuicRetryTokenHandler
-from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
+from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from labxchange.errors import InputError, LabxchangeError, PeerError, RefusedError, UnavailableError
@@ -122,8 +122,12 @@ def _connection_id(data: bytes) -> bytes:
     return data[1 : 1 + _ID_BYTES]
 
 
+def _encapsulate(key: bytes) -> tuple[bytes, bytes]:
+    return MLKEM768PublicKey.from_public_bytes(key).encapsulate()
+
+
 def _answer_rekey(lane: bytes, offer: bytes) -> tuple[bytes, bytes]:
-    return answer_rekey(lane, offer, x25519=X25519PrivateKey.generate())
+    return answer_rekey(lane, offer, x25519=X25519PrivateKey.generate(), encapsulate=_encapsulate)
 
 
 class Endpoint:
@@ -419,6 +423,7 @@ class Endpoint:
                 certificate_digest=digest,
                 nonce=secrets.token_bytes(NONCE_BYTES),
                 x25519=X25519PrivateKey.generate(),
+                encapsulate=_encapsulate,
             )
         return wire.Session(machine, now=link.started_at, make_rekey_answer=_answer_rekey)
 

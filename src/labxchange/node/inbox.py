@@ -229,7 +229,7 @@ class Inbox:
             not_after=grant.body.not_after,
             offered=share.stored_ms,
             transfer=newest.transfer if newest else "",
-            destination=newest.destination.decode(errors="surrogateescape") if newest else "",
+            destination=newest.destination.decode(errors="replace") if newest else "",
         )
 
     def ask_extension(self, text: str, *, until: int, reason: str) -> str:

@@ -128,7 +128,7 @@ class Node(Verbs):
             handler=self._handle,
             take=self.taking.take,
             greet=self._greet,
-            has_work=self.receiving.has_work,
+            has_work=lambda key: self.receiving.has_work(key) or self.serving.has_work(key),
             left=self.serving.peer_left,
         )
         self.trails = Trails(core)
@@ -384,6 +384,7 @@ class Node(Verbs):
 
     async def contact_accept_trail(self, *, contact: str, reason: str) -> values.ContactInfo:
         row = self.contacts.accept_trail(contact, reason=reason)
+        self.peers.spawn(self.peers.nudge(row.key))
         self.peers.wake(row.key)
         return self._contact(row.key)
 

@@ -247,7 +247,7 @@ class Receiving:
 
     def has_work(self, key: str) -> bool:
         with self._core.database.begin() as tx:
-            return any(row.peer == key and row.state in LIVE for row in transfers.incoming(tx))
+            return any(row.direction == "in" and row.state in LIVE for row in transfers.of_peer(tx, key))
 
     def resume_all(self) -> None:
         """At start: every transfer that was under way."""

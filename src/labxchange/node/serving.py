@@ -524,6 +524,14 @@ class Serving:
                 del self._active[transfer]
                 self._set_waiting(transfer)
 
+    def has_work(self, key: str) -> bool:
+        """True while a transfer waits for this contact and its grant still runs."""
+        now = self._core.clock.now()
+        with self._core.database.begin() as tx:
+            waiting = [row for row in transfers.of_peer(tx, key) if row.direction == "out" and row.state == "waiting"]
+            granted = [rows.grant(tx, row.grant) for row in waiting]
+        return any(grant is not None and not grant.ended and grant.not_after > now for grant in granted)
+
     def forget_running(self) -> None:
         """At start: what ran when the node ended waits for its recipient."""
         with self._core.database.begin() as tx:

@@ -15,7 +15,7 @@ from labxchange.audit.checkpoint import parse_note
 from labxchange.audit.entry import Entry
 from labxchange.audit.events import Event
 from labxchange.audit.scope import Scope
-from labxchange.errors import InputError, LabxchangeError
+from labxchange.errors import InputError
 from labxchange.files.newfile import new_file
 from labxchange.node.core import Core
 from labxchange.node.exporting import FORMS, Export, entry_info
@@ -115,13 +115,8 @@ class Trails:
         if target.exists():
             raise InputError("file-exists", f"There is already a file {str(target)!r}.", hint="Choose another name.")
         self._core.record(Entry(event=Event.IDENTITY_BACKED_UP, object_type="node", who=self._core.who()))
-        with new_file(target):
-            pass
-        try:
-            self._core.database.backup(target, settings={"backup-identity": self._core.home.identity.read_bytes()})
-        except LabxchangeError:
-            target.unlink(missing_ok=True)
-            raise
+        with new_file(target) as out:
+            self._core.database.backup(Path(out.name), settings={"backup-identity": self._core.home.identity.read_bytes()})
 
 
 def _slices(lines: Iterator[bytes], count: int) -> Iterator[bytes]:

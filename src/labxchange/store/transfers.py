@@ -51,6 +51,10 @@ def of_grant(tx: Connection, grant_id: str) -> list[TransferRow]:
     return all_transfers(tx, transfers.c.grant == grant_id)
 
 
+def of_peer(tx: Connection, peer: str) -> list[TransferRow]:
+    return all_transfers(tx, transfers.c.peer == peer)
+
+
 def put_transfer(tx: Connection, row: TransferRow) -> None:
     write(tx, transfers, row)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from hashlib import sha256
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
+from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from labxchange.identity.card import Card
@@ -53,6 +53,11 @@ def initiator(me: Party, other: Party, **changes: Any) -> Initiator:
     return Initiator(me.identity, **arguments)
 
 
+def encapsulate(key: bytes) -> tuple[bytes, bytes]:
+    """ML-KEM-768 with the library's own random bits."""
+    return MLKEM768PublicKey.from_public_bytes(key).encapsulate()
+
+
 def responder(me: Party, **changes: Any) -> Responder:
     """A listener with fresh keys."""
     arguments: dict[str, Any] = {
@@ -61,13 +66,14 @@ def responder(me: Party, **changes: Any) -> Responder:
         "certificate_digest": CERTIFICATE,
         "nonce": bytes(32),
         "x25519": X25519PrivateKey.generate(),
+        "encapsulate": encapsulate,
     } | changes
     return Responder(me.identity, **arguments)
 
 
 def make_rekey_answer(lane: bytes, offer: bytes) -> tuple[bytes, bytes]:
     """``Session``'s argument, with fresh keys."""
-    return answer_rekey(lane, offer, x25519=X25519PrivateKey.generate())
+    return answer_rekey(lane, offer, x25519=X25519PrivateKey.generate(), encapsulate=encapsulate)
 
 
 def session(machine: Initiator | Responder, **changes: Any) -> Session:

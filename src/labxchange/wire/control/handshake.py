@@ -18,7 +18,7 @@ from hashlib import sha256, sha384
 
 import msgspec
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
+from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -46,11 +46,6 @@ _ZERO_NONCE = bytes(12)
 
 Encapsulate = Callable[[bytes], tuple[bytes, bytes]]
 """Raw ML-KEM-768 encapsulation key -> (shared secret, ciphertext); raises ValueError for a key that is none."""
-
-
-def encapsulate(key: bytes) -> tuple[bytes, bytes]:
-    """ML-KEM-768 encapsulation with the library's own randomness."""
-    return MLKEM768PublicKey.from_public_bytes(key).encapsulate()
 
 
 class State(StrEnum):
@@ -344,6 +339,7 @@ class Responder(_Machine):
     Args:
         certificate_digest: SHA-256 of the DER of the server certificate as sent in TLS.
         nonce, x25519: fresh and used for this handshake only.
+        encapsulate: ML-KEM-768 (public key -> secret, ciphertext); ValueError for a bad key. An argument, as it draws random bits.
     """
 
     def __init__(
@@ -355,7 +351,7 @@ class Responder(_Machine):
         certificate_digest: bytes,
         nonce: bytes,
         x25519: X25519PrivateKey,
-        encapsulate: Encapsulate = encapsulate,
+        encapsulate: Encapsulate,
     ) -> None:
         super().__init__(State.AWAIT_M1, identity, card=card, kinds=kinds)
         self._certificate_digest = certificate_digest
@@ -457,7 +453,7 @@ class RekeyOffer:
 
 
 def answer_rekey(
-    lane: bytes, offer: bytes, *, x25519: X25519PrivateKey, encapsulate: Encapsulate = encapsulate
+    lane: bytes, offer: bytes, *, x25519: X25519PrivateKey, encapsulate: Encapsulate
 ) -> tuple[bytes, bytes]:
     """(new K_lane, answer F(x25519, ct)) to a rekey offer; raises PeerError."""
     theirs, encapsulation_key = unframe(offer, 2, max_part=2048)
