@@ -40,6 +40,9 @@ RETRY_FIRST_S: Final = 1.0
 RETRY_LAST_S: Final = 30.0
 """Back-off between attempts to reach a peer that is away."""
 
+RETRY_IDLE_S: Final = 300.0
+"""The same, while nothing waits for the peer: they may have something for us and be unable to call."""
+
 DIAL_TIMEOUT_S: Final = 6.0
 CLOCK_PERSIST_S: Final = 60.0
 

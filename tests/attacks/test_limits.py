@@ -153,8 +153,9 @@ def race(folder: Path, races: int, *, crash_each: int) -> None:
             limit = 1 + number % 5
             made = await ada.node.share_create(paths=[str(data)], to=[bo_key], title=f"Race {number}", downloads=limit)
             await ada.node.share_hashed(share=made.share)
-            await running.run(made.share, limit, crash=number % crash_each == 0)
-            await asyncio.sleep(3600)  # what a contact may make a node write fills up again
+            async with asyncio.timeout(600):
+                await running.run(made.share, limit, crash=number % crash_each == 0)
+            await asyncio.sleep(60)  # what a contact may make a node write fills up again
             ada.node.serving._active.clear()
         print(f"{races} races of {CLIENTS} clients, {-(-races // crash_each)} with a crash")
         await world.close()
@@ -163,7 +164,7 @@ def race(folder: Path, races: int, *, crash_each: int) -> None:
 
 
 def test_limits_are_never_exceeded(tmp_path: Path) -> None:
-    race(tmp_path, 4, crash_each=4)
+    race(tmp_path, 16, crash_each=4)
 
 
 @pytest.mark.campaign

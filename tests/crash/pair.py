@@ -136,6 +136,9 @@ class Pair:
         self.heads_checked = 0
         self.nodes: dict[str, Hosted] = {}
         self.held: dict[str, Any] = {}
+        # Loopback addresses of their own, so that no other node takes a port while this one is dead.
+        place = f"127.{os.getpid() % 250 + 1}.{random.SystemRandom().randint(1, 254)}"
+        self._hosts = {"Ada": f"{place}.1", "Bo": f"{place}.2"}
         self._connected: asyncio.Queue[Hosted] = asyncio.Queue()
 
     async def __aenter__(self) -> Pair:
@@ -167,7 +170,7 @@ class Pair:
 
     async def spawn(self, name: str, trap: tuple[str, int, bool] | None = None) -> bool:
         """Start a node; False when its trap killed it before it was ready."""
-        order = Order(folder=str(self.folder), name=name, counter=str(self.folder / f"{name}.sent"), trap=trap)
+        order = Order(folder=str(self.folder), name=name, host=self._hosts[name], counter=str(self.folder / f"{name}.sent"), trap=trap)
         assert self._zygote.stdin is not None
         self._zygote.stdin.write(msgspec.json.encode(order) + b"\n")
         hosted = await asyncio.wait_for(self._connected.get(), _PATIENCE_S)

@@ -13,7 +13,7 @@ import os
 import random
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,10 +55,14 @@ class Recorded:
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
         self.answers: list[dict[str, Any]] = []
+        self.heard: list[dict[str, Any]] = []
 
     @classmethod
-    async def begin(cls, log: Path, folder: Path, name: str, *, normal: bool = False) -> Recorded:
-        command = [strace(), *STRACE[1:], "-o", str(log), sys.executable, "-m", "tests.crash.recorded", str(folder), name]
+    async def begin(
+        cls, log: Path, folder: Path, name: str, *, normal: bool = False, options: Sequence[str] = STRACE[2:]
+    ) -> Recorded:
+        """``options`` of strace: what it records, or makes fail."""
+        command = [strace(), "-f", *options, "-o", str(log), sys.executable, "-m", "tests.crash.recorded", str(folder), name]
         environment = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}", "PYTHONDONTWRITEBYTECODE": "1"}
         pipe = asyncio.subprocess.PIPE
         process = await asyncio.create_subprocess_exec(
@@ -66,13 +70,17 @@ class Recorded:
         )
         return cls(process)
 
-    async def call(self, verb: str, **given: Any) -> Any:
+    async def call(self, verb: str, *, may_fail: bool = False, **given: Any) -> Any:
+        """The answer; with ``may_fail`` the answer or the error, as it was given."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps({"verb": verb} | given).encode() + b"\n")
         line = await asyncio.wait_for(self._process.stdout.readline(), _PATIENCE_S)
         assert line, "the recorded process ended"
-        answer = json.loads(line)
+        answer: dict[str, Any] = json.loads(line)
+        self.heard.append(answer)
+        if may_fail:
+            return answer
         assert "answer" in answer, answer
         self.answers.append(answer)
         return answer["answer"]

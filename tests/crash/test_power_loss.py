@@ -24,6 +24,7 @@ from typing import Any
 
 import pytest
 
+from labxchange.errors import LabxchangeError
 from tests.crash import scenario
 from tests.crash.disk import Cut, Recording
 from tests.crash.judge import Lost, judge
@@ -68,6 +69,8 @@ def _try(story: Story, cut: Cut, chance: random.Random | None) -> str:
         asyncio.run(judge(story, cut.marks))
     except Lost as error:
         return str(error)
+    except LabxchangeError as error:
+        return f"{error} ({error.code})"
     return ""
 
 

@@ -39,10 +39,11 @@ FETCH_BYTES = 1 << 18
 
 
 class Order(msgspec.Struct, kw_only=True):
-    """One node: its home, where the bytes it sends are counted, and the trap that is armed before it starts."""
+    """One node: its home, the address it listens on, where the bytes it sends are counted, and the trap that is armed before it starts."""
 
     folder: str
     name: str
+    host: str
     counter: str
     trap: tuple[str, int, bool] | None = None
 
@@ -94,7 +95,7 @@ class _Host:
         if self._order.trap is not None:
             kind, count, after = self._order.trap
             self._trap.set(kind, count, after=after)
-        node = make_node(Path(self._order.folder), self._order.name)
+        node = make_node(Path(self._order.folder), self._order.name, host=self._order.host)
         await start(node, credential=True)
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, _explain)
         reader, _ = await asyncio.open_unix_connection(sock=self._socket.dup())

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import random
 import shutil
+import signal
 import traceback
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -36,6 +37,7 @@ from tests.support.world import (
 )
 
 SIZES = (0, 1, 700, 5_000, 20_000, 60_000)
+STORY_MAX_S = 120
 OVER = ("completed", "failed", "cut", "cancelled")
 
 
@@ -58,14 +60,22 @@ def template(folder: Path) -> None:
     simulate(story, folder, seed="template")
 
 
+def _too_long(*_: object) -> None:
+    raise TimeoutError(f"the story took more than {STORY_MAX_S} s of real time")
+
+
 def run_seed(seed: str, template_folder: Path, base: Path | None = None) -> Outcome:
     """Tell the story of ``seed`` from the homes in ``template_folder``."""
+    signal.signal(signal.SIGALRM, _too_long)
     with TemporaryDirectory(dir=base, prefix="labxchange-seed-") as name:
         story = Story(seed, Path(name), template_folder)
+        signal.alarm(STORY_MAX_S)
         try:
             simulate(story.tell, Path(name), seed=seed, **story.weather)
         except BaseException:
             return Outcome(seed=seed, told=tuple(story.told), failure=traceback.format_exc())
+        finally:
+            signal.alarm(0)
         return Outcome(seed=seed, told=tuple(story.told), completed=story.completed)
 
 

@@ -485,6 +485,11 @@ class Channel:
         return self._link.dialled
 
     @property
+    def started_at(self) -> float:
+        """When the handshake began, in the loop's time."""
+        return self._link.started_at
+
+    @property
     def remote_address(self) -> UdpAddress:
         """Where the peer's datagrams go now."""
         return self._link.address

@@ -151,7 +151,12 @@ class Node(Verbs):
 
     async def _witness(self, channel: Channel) -> None:
         with contextlib.suppress(LabxchangeError):
-            await self.witnessing.show(channel)
+            try:
+                await self.witnessing.show(channel)
+            except UnavailableError:
+                other = self.peers.connected(channel.peer_key.hex())
+                if other is not None and other is not channel:
+                    await self.witnessing.show(other)
 
     async def _connect(self, key: str) -> Channel:
         return await self.peers.channel(key)
@@ -380,7 +385,9 @@ class Node(Verbs):
         return self._contact(row.key)
 
     async def contact_unblock(self, *, contact: str, reason: str = "") -> values.ContactInfo:
-        return self._contact(self.contacts.unblock(contact, reason=reason).key)
+        row = self.contacts.unblock(contact, reason=reason)
+        self.peers.wake(row.key)
+        return self._contact(row.key)
 
     async def contact_accept_trail(self, *, contact: str, reason: str) -> values.ContactInfo:
         row = self.contacts.accept_trail(contact, reason=reason)

@@ -1,8 +1,9 @@
 """Connections to contacts: dial, keep, deliver what waits, try again later.
 
 Who dials is independent of who sends: ``channel`` gives the connection that is there, whoever made it, or makes one. For each
-contact with something to deliver or to receive a keeper runs: it connects, hands over the outbox, and backs off while the peer
-is away. What is said on a channel is left to ``serving`` (answers) and ``witnessing`` (trails).
+contact that is not blocked a keeper runs: it connects, hands over the outbox, and backs off while the peer is away, further
+while nothing waits. So one reachable side is enough, whoever has something to say. What is said on a channel is left to
+``serving`` (answers) and ``witnessing`` (trails).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from labxchange.node.contacts import Contacts
 from labxchange.node.core import Core
 from labxchange.node.denials import Denials
 from labxchange.node.refusals import refused
-from labxchange.settings import ANSWER_S, CHANNELS_MAX, DIAL_TIMEOUT_S, RETRY_FIRST_S, RETRY_LAST_S
+from labxchange.settings import ANSWER_S, CHANNELS_MAX, DIAL_TIMEOUT_S, RETRY_FIRST_S, RETRY_IDLE_S, RETRY_LAST_S
 from labxchange.store import people, statements
 from labxchange.wire.control import messages
 from labxchange.wire.control.messages import Deliver, Refused, Taken, Waiting
@@ -169,15 +170,16 @@ class Peers:
 
     # --- connections --------------------------------------------------------------------------------------------------
     def connected(self, key: str) -> Channel | None:
-        """The channel for new work: of several, the newest of those whose dialler has the smaller key.
+        """The channel for new work: of several, the newest; when both dialled at once, the one of the smaller key.
 
-        After a crash or an address change the older one may be dead and not known to be yet.
+        A node dials only when it has no channel: what is clearly older is dead, and that is not known here yet.
         """
         channels = self._channels.get(key, [])
         if not channels:
             return None
-        mine = self._core.me < key
-        return next((channel for channel in reversed(channels) if channel.dialled == mine), channels[-1])
+        mine, newest = self._core.me < key, max(channel.started_at for channel in channels)
+        fresh = [channel for channel in channels if channel.started_at > newest - DIAL_TIMEOUT_S]
+        return next((channel for channel in reversed(fresh) if channel.dialled == mine), fresh[-1])
 
     def count(self) -> int:
         return sum(1 for channels in self._channels.values() if channels)
@@ -245,7 +247,7 @@ class Peers:
 
     # --- delivering ---------------------------------------------------------------------------------------------------
     def wake(self, key: str) -> None:
-        """Something waits for this contact, or may be had from them: keep trying until it is done."""
+        """Something waits for this contact, or may be had from them: try now."""
         if self.closing or self._core.identity is None:
             return
         self._wakes.setdefault(key, asyncio.Event()).set()
@@ -254,17 +256,17 @@ class Peers:
             self._keepers[key] = asyncio.ensure_future(self._keep(key))
 
     def wake_all(self) -> None:
-        """At start: everybody with something waiting."""
-        with self._core.database.begin() as tx:
-            waiting = set(statements.peers_with_post(tx))
+        """At start: everybody."""
         for row in self._contacts.all():
-            if row.key in waiting or self._has_work(row.key):
-                self.wake(row.key)
+            self.wake(row.key)
 
     def _wanted(self, key: str) -> bool:
+        """Whoever is not blocked: they may have something for us and no way to call a node behind a firewall, or one that moved."""
         row = self._contacts.get(key)
-        if row is None or row.state == "blocked":
-            return False
+        return row is not None and row.state != "blocked"
+
+    def _waits(self, key: str) -> bool:
+        """True while something waits for this contact, or is to be had from them."""
         with self._core.database.begin() as tx:
             return bool(statements.count_posted(tx, key)) or self._has_work(key)
 
@@ -279,12 +281,14 @@ class Peers:
                     await self.flush(key, channel)
                 await _first(wake.wait(), channel.closed())  # a new channel is flushed when it is greeted
                 delay = RETRY_FIRST_S
+                if self.connected(key) is None:
+                    await asyncio.sleep(RETRY_FIRST_S)  # who hangs up at once is not called in a circle
                 continue
             except LabxchangeError:
                 pass
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(wake.wait(), delay)
-            delay = min(delay * 2, RETRY_LAST_S)
+            delay = min(delay * 2, RETRY_LAST_S if self._waits(key) else RETRY_IDLE_S)
 
     async def flush(self, key: str, channel: Channel) -> None:
         """Hand over what waits in the outbox; to a contact that is not verified only its number."""

@@ -50,7 +50,7 @@ def restore_backup(source: Path, home: Home) -> Restored:
             raise _unreadable()
     _refuse_existing(home)
     home.create()
-    fresh = home.database.with_name("node.db.restoring")
+    fresh = _fresh(home)
     try:
         sealed, card = _take(source, fresh)
         write_secret(home.identity, sealed)
@@ -67,8 +67,14 @@ def restore_backup(source: Path, home: Home) -> Restored:
     return Restored(home=str(home.root), name=body.name, organisation=body.organisation)
 
 
+def _fresh(home: Home) -> Path:
+    return home.database.with_name("node.db.restoring")
+
+
 def _refuse_existing(home: Home) -> None:
-    for path in (home.database, home.identity):
+    # A crash at the end of a restore leaves its key file and its unfinished database: that is no node yet.
+    unfinished = _fresh(home).exists() and not home.database.exists()
+    for path in (home.database,) if unfinished else (home.database, home.identity):
         if path.exists():
             raise RefusedError(
                 "node-exists",

@@ -5,6 +5,7 @@ It is asked from hashing threads (never two at once), so it does not share the n
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from sqlalchemy import Column, Integer, LargeBinary, MetaData, PrimaryKeyConstraint, Table, create_engine
@@ -38,24 +39,41 @@ class HashCache:
     """``get`` and ``put`` as ``files.hashing`` asks for them; a damaged cache is an empty one."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._fresh: list[dict[str, object]] = []
         try:
-            self._open(path)
+            self._open()
         except DBAPIError:
-            path.unlink()
-            self._open(path)
+            self._begin_anew()
 
-    def _open(self, path: Path) -> None:
-        engine = create_engine(f"sqlite:///{path}", poolclass=StaticPool, connect_args={"check_same_thread": False})
-        self._connection = engine.connect()
-        for pragma in ("journal_mode=WAL", "synchronous=OFF"):
+    def _open(self) -> None:
+        self._engine = create_engine(f"sqlite:///{self._path}", poolclass=StaticPool, connect_args={"check_same_thread": False})
+        self._connection = self._engine.connect()
+        # NORMAL: a power loss may take the last rows, and never leaves a page torn, which could hold a wrong digest.
+        for pragma in ("journal_mode=WAL", "synchronous=NORMAL"):
             self._connection.exec_driver_sql(f"PRAGMA {pragma}")
         _metadata.create_all(self._connection)
         self._connection.commit()
-        self._engine = engine
+
+    def _begin_anew(self) -> None:
+        """Replace a damaged cache by an empty one; where even that fails, keep it in memory."""
+        with suppress(DBAPIError):
+            self._connection.close()
+        self._engine.dispose()
+        try:
+            for ending in ("", "-wal", "-shm", "-journal"):
+                self._path.with_name(self._path.name + ending).unlink(missing_ok=True)
+            self._open()
+        except (DBAPIError, OSError):
+            self._path = Path(":memory:")
+            self._open()
 
     def get(self, key: Key) -> tuple[bytes, bytes] | None:
-        row = self._connection.exec_driver_sql(_SELECT, key).first()
+        try:
+            row = self._connection.exec_driver_sql(_SELECT, key).first()
+        except DBAPIError:
+            self._begin_anew()
+            return None
         return (bytes(row[0]), bytes(row[1])) if row else None
 
     def put(self, key: Key, value: tuple[bytes, bytes]) -> None:
@@ -69,8 +87,11 @@ class HashCache:
         if rows:
             query = insert(_digests)
             rest = {name: query.excluded[name] for name in ("size", "mtime_ns", "ctime_ns", "sha256", "chunks")}
-            self._connection.execute(query.on_conflict_do_update(index_elements=["device", "inode"], set_=rest), rows)
-            self._connection.commit()
+            try:
+                self._connection.execute(query.on_conflict_do_update(index_elements=["device", "inode"], set_=rest), rows)
+                self._connection.commit()
+            except DBAPIError:
+                self._begin_anew()
 
     def close(self) -> None:
         self.save()

@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from hashlib import sha256
 from typing import Any
 
+import msgspec
 from sqlalchemy import Connection, delete, func, select
 from sqlalchemy.dialects.sqlite import insert
 
 from labxchange.identity.statement import Signed
-from labxchange.store.rows import Row, write
+from labxchange.store.rows import Row
 from labxchange.store.tables import bodies, outbox, statements
 
 PAGE_BYTES = 1 << 20
@@ -26,7 +27,7 @@ class _Statement(Row, frozen=True, kw_only=True):
 
 
 def put(tx: Connection, signed: Signed[Any], *, about: str, now: int) -> None:
-    """Keep a statement. ``about`` is the share, grant or transfer it belongs to."""
+    """Keep a statement; one that is kept already stays as it came first. ``about``: the share, grant or transfer it is of."""
     row = _Statement(
         id=signed.id,
         kind=signed.body.kind,
@@ -35,7 +36,7 @@ def put(tx: Connection, signed: Signed[Any], *, about: str, now: int) -> None:
         stored_ms=now,
         envelope=signed.envelope,
     )
-    write(tx, statements, row)
+    tx.execute(insert(statements).values(**msgspec.structs.asdict(row)).on_conflict_do_nothing())
 
 
 def get(tx: Connection, statement: str) -> bytes | None:
