@@ -252,7 +252,7 @@ async def _database(tmp_path: Path, call: str, code: str) -> None:
     root = tmp_path / "disk"
     root.mkdir()
     wal = root / "Ada" / "node.db-wal"
-    inject = ["-P", str(wal), "-e", f"trace={call}", "-e", f"inject={call}:error={code}:when={150 if call == 'pwrite64' else 9}+7"]
+    inject = ["-P", str(wal), "-e", f"trace={call}", "-e", f"inject={call}:error={code}:when={150 if call == 'pwrite64' else 9}+{41 if call == 'pwrite64' else 7}"]
     ada = await Recorded.begin(tmp_path / "calls", root, "Ada", options=inject)
     refused, told = [], []
     try:

@@ -108,7 +108,7 @@ class _Round:
                 if not hosted.dead.is_set():
                     os.kill(hosted.pid, signal.SIGUSR1)
             infos = [await self._ask(name, "transfer_show", transfer=self.transfer) for name in ("Ada", "Bo")]
-            states = [f"{info['state']} {info['reason']} {info['done_bytes']}/{info['bytes']}" for info in infos]
+            states = [info and f"{info['state']} {info['reason']} {info['done_bytes']}/{info['bytes']}" for info in infos]
             raise NotInTime(f"{error}; at the sender and the recipient it is {states}; kills: {self.how}") from None
 
     # --- what the two persons do --------------------------------------------------------------------------------------
@@ -144,7 +144,7 @@ class _Round:
 
     async def _countersigned(self) -> bool:
         info = await self._ask("Ada", "transfer_show", transfer=self.transfer)
-        return info["state"] == "completed"
+        return info is not None and info["state"] == "completed"
 
     # --- kills --------------------------------------------------------------------------------------------------------
     async def _ask(self, name: str, verb: str, *, again: bool = True, **given: Any) -> Any:
@@ -157,7 +157,7 @@ class _Round:
                 if not again:
                     return None
             except Refused as error:
-                assert str(error) in ("share-unknown", "offer-unknown"), error
+                assert str(error) in ("share-unknown", "offer-unknown", "transfer-unknown"), error
                 return None
 
     _armed = "?"

@@ -11,6 +11,8 @@ Connecting is left to ``peers``.
 
 from __future__ import annotations
 
+import unicodedata
+
 from msgspec.structs import replace
 from sqlalchemy import Connection
 
@@ -286,16 +288,32 @@ class Contacts:
         return row
 
     def update_card(self, card: Signed[Card]) -> None:
-        """Take a newer card of a known key; the newest wins."""
+        """Take a newer card of a known key; the newest wins. A new name is shown, the name of another contact not taken."""
         row = self.get(card.body.issuer)
         if row is None:
             return
         old = parse_card(row.card).body
         if card.body.issued <= old.issued:
             return
+        if _person(card.body) != _person(old):
+            if any(_same_person(other, card.body) for other in self.all()):
+                self._refuse_name(row, card.body)
+                return
+            row = replace(row, alert=f"This contact called themselves {row.name} ({escape(old.organisation)}) before.")
         change = self.entry(Event.CONTACT_ADDRESS_CHANGED, row, old=", ".join(old.addresses), new=", ".join(card.body.addresses))
         with self._core.act(*([change] if old.addresses != card.body.addresses else [])) as tx:
             people.put_contact(tx, replace(row, card=card.envelope, name=escape(card.body.name)))
+        self._core.notices.publish("contact", row.key)
+
+    def _refuse_name(self, row: Contact, claimed: Card) -> None:
+        alert = "This contact now claims the name of another contact you have; it was not taken."
+        if row.alert == alert:
+            return
+        entry = self.entry(
+            Event.CONTACT_KEY_CHANGED, row, old=row.name, new=claimed.name, result="denied", result_code="name-of-another"
+        )
+        with self._core.act(entry) as tx:
+            people.put_contact(tx, replace(row, alert=alert))
         self._core.notices.publish("contact", row.key)
 
     def verify(self, text: str, typed: list[str]) -> Contact:
@@ -360,9 +378,14 @@ class Contacts:
 
 
 def _same_person(row: Contact, card: Card) -> bool:
-    old = parse_card(row.card).body
-    claimed = (escape(card.name).casefold(), card.organisation.casefold())
-    return row.key != card.issuer and (old.name.casefold(), old.organisation.casefold()) == claimed
+    return row.key != card.issuer and _person(parse_card(row.card).body) == _person(card)
+
+
+def _person(card: Card) -> tuple[str, ...]:
+    """A name and an organisation as a person reads them: letters of other forms and other blanks make no other person."""
+    return tuple(
+        " ".join(unicodedata.normalize("NFKC", text).casefold().split()) for text in (card.name, card.organisation)
+    )
 
 
 def _alert_interception(tx: Connection, invitation: InvitationRow) -> None:

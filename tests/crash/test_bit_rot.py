@@ -1,0 +1,181 @@
+"""Row 4 of the reliability campaign, bit rot: what is damaged on the disk is named, never taken for good, and never made worse."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from labxchange.audit.verifier import Verdict, verify
+from labxchange.errors import IntegrityError, LabxchangeError
+from labxchange.files.quarantine import Quarantine
+from labxchange.node import receiving
+from labxchange.transfer import receive
+from tests.crash.judge import NoNetwork
+from tests.crash.scenario import few
+from tests.crash.test_faults import FaultyOs, pair
+from tests.support.nodes import PASSPHRASE, ended, make_node, share, start, until
+
+SEED = os.environ.get("LABXCHANGE_SEED", "1")
+
+
+async def _grown(folder: Path) -> None:
+    """A node with something in its database, stopped."""
+    node = make_node(folder, "Ada", network=NoNetwork())
+    await start(node)
+    for _ in range(30):
+        await node.contact_invite()
+    await node.close()
+
+
+def _flip(path: Path, chance: random.Random, *, first: int, last: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[chance.randrange(first, min(last, len(data)))] ^= 1 << chance.randrange(8)
+    path.write_bytes(data)
+
+
+def test_a_damaged_database_is_refused_or_its_trail_says_so(tmp_path: Path) -> None:
+    """A flipped bit either breaks the database's form, which is named at the start, or is in what it holds: then the trail, whose
+    every byte is hashed, does not verify, or the bit was in something that is not evidence. Nothing is written over it."""
+
+    async def story() -> None:
+        await _grown(tmp_path)
+        path = tmp_path / "Ada" / "node.db"
+        good, chance = path.read_bytes(), random.Random(f"rot {SEED}")
+        said = {"refused": 0, "INVALID": 0, "other": 0}
+        for number in range(24):
+            path.write_bytes(good)
+            _flip(path, chance, first=0 if number < 12 else len(good) // 3, last=4096 if number < 12 else len(good))
+            try:
+                node = make_node(tmp_path, "Ada", network=NoNetwork())
+            except LabxchangeError as error:
+                assert error.code in ("database-damaged", "database-newer"), error
+                said["refused"] += 1
+                continue
+            try:
+                await node.open()
+                await node.unlock(passphrase=PASSPHRASE)
+                bundle = tmp_path / f"{number}.labxtrail"
+                await node.audit_export(path=str(bundle))
+                verdict = verify(bundle).verdict
+                said["other" if verdict is Verdict.UNANCHORED else "INVALID"] += 1
+            except LabxchangeError:
+                said["refused"] += 1
+            finally:
+                node.core.database.close()
+        print(f"24 flipped bits: {said}")
+        assert said["refused"] >= 5
+
+    asyncio.run(story())
+
+
+def test_a_destroyed_database_is_named_and_left_as_it_is(tmp_path: Path) -> None:
+    async def story() -> None:
+        await _grown(tmp_path)
+        path = tmp_path / "Ada" / "node.db"
+        data = bytearray(path.read_bytes())
+        for page in range(1, len(data) // 4096, 2):
+            data[page * 4096 : page * 4096 + 512] = os.urandom(512)
+        path.write_bytes(data)
+        with pytest.raises(IntegrityError) as caught:
+            make_node(tmp_path, "Ada", network=NoNetwork())
+        assert caught.value.code == "database-damaged"
+        assert "restore" in caught.value.hint
+        assert path.read_bytes() == bytes(data)
+
+    asyncio.run(story())
+
+
+def test_a_damaged_key_file_is_named(tmp_path: Path) -> None:
+    """Each flip is an error of ours, and the file stays as it is."""
+
+    async def story() -> None:
+        await _grown(tmp_path)
+        path, chance = tmp_path / "Ada" / "identity.json", random.Random(f"key {SEED}")
+        good, codes = path.read_bytes(), set()
+        for _ in range(40):
+            path.write_bytes(good)
+            _flip(path, chance, first=0, last=len(good))
+            damaged = path.read_bytes()
+            node = make_node(tmp_path, "Ada", network=NoNetwork())
+            try:
+                await node.open()
+                await node.unlock(passphrase=PASSPHRASE)
+            except LabxchangeError as error:
+                codes.add(error.code)
+            finally:
+                await node.close()
+            assert path.read_bytes() == damaged
+        print(codes)
+        assert "key-file-damaged" in codes
+        assert codes <= {"key-file-damaged", "passphrase-wrong", "no-identity"}, codes
+
+    asyncio.run(story())
+
+
+def test_a_damaged_bundle_is_invalid(tmp_path: Path) -> None:
+    async def story() -> None:
+        node = make_node(tmp_path, "Ada", network=NoNetwork())
+        await start(node)
+        path = tmp_path / "trail"
+        await node.audit_export(path=str(path))
+        await node.close()
+        good, chance = path.read_bytes(), random.Random(f"bundle {SEED}")
+        for _ in range(200):
+            path.write_bytes(good)
+            _flip(path, chance, first=0, last=len(good))
+            assert verify(path).verdict is Verdict.INVALID
+
+    asyncio.run(story())
+
+
+def test_a_part_that_rots_before_its_file_is_whole_is_not_released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The journal says that a chunk is there, the disk gives other bytes: the file is named and does not get its name."""
+    monkeypatch.setattr(receive, "JOURNAL_SECONDS", 0.05)
+    monkeypatch.setattr(receiving, "RETRY_FIRST_S", 0.1)
+
+    async def story() -> None:
+        async with pair(tmp_path) as (ada, bo):
+            source = few(tmp_path / "source", random.Random(SEED))
+            made = await share(ada, bo, tmp_path / "source", title="it")
+            destination = tmp_path / "received"
+            with monkeypatch.context() as patched:
+                from labxchange.files import quarantine
+
+                patched.setattr(quarantine, "rename_no_replace", FaultyOs("x", 28, 1)._faulty(quarantine.rename_no_replace))
+                begun = await bo.receive(share=made.share, destination=str(destination))
+                info = await until(bo, begun.transfer, "paused", "completed")
+            assert info.state == "paused"
+            parts = sorted((destination / f".labxchange-{begun.transfer}").glob("*.part"), key=lambda part: part.stat().st_size)
+            _flip(parts[-1], random.Random(SEED), first=0, last=1 << 20)
+            await bo.transfer_resume(transfer=begun.transfer)
+            info = await ended(bo, begun.transfer)
+            assert (info.state, info.reason) == ("failed", "not-intact")
+            report = (await bo.transfer_report(transfer=begun.transfer)).report
+            assert [finding.path for finding in report.findings] == ["large.bin"]
+            assert not (destination / "large.bin").exists()
+            for name in set(source) - {"large.bin"}:
+                assert (destination / name).read_bytes() == source[name]
+
+    asyncio.run(story())
+
+
+def test_a_journal_that_lost_its_parts_says_so(tmp_path: Path) -> None:
+    """Rows of the journal without the parts they speak of."""
+    (tmp_path / "there").mkdir()
+    with Quarantine(tmp_path / "there", "0" * 32) as quarantine, pytest.raises(IntegrityError) as caught:
+        quarantine.read(0, 0, 1)
+    assert caught.value.code == "part-missing"
+
+
+def test_a_database_of_something_else_is_refused(tmp_path: Path) -> None:
+    home = tmp_path / "Ada"
+    home.mkdir()
+    with sqlite3.connect(home / "node.db") as other:
+        other.execute("CREATE TABLE settings (a)")
+    with pytest.raises(LabxchangeError):
+        make_node(tmp_path, "Ada", network=NoNetwork())

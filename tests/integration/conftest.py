@@ -1,0 +1,76 @@
+"""Real nodes for the integration tests: each a process of its own, on loopback sockets, in homes that a test may lose."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from labxchange.node.client import Client
+from labxchange.node.home import Home
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder for homes, and an environment in which nodes listen on the loopback address only; no node outlives the test."""
+    with tempfile.TemporaryDirectory(prefix="lx-") as runtime:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", runtime)
+        monkeypatch.setenv("LABXCHANGE_LISTEN", "127.0.0.1")
+        yield tmp_path
+        for lock in tmp_path.rglob("node.lock"):
+            pid = int(json.loads(lock.read_text())["pid"])
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+                gone(pid)
+
+
+class Person:
+    """Somebody with a node of their own."""
+
+    def __init__(self, place: Path, name: str) -> None:
+        self.name = name
+        self.home = Home(place / name)
+        self.credential = place / f"{name}.credential"
+        self.client = Client(self.home)
+
+    @property
+    def pid(self) -> int:
+        """The process that runs the node now."""
+        return int(json.loads((self.home.root / "node.lock").read_text())["pid"])
+
+    def kill(self) -> None:
+        """kill -9, and wait until it is gone."""
+        pid = self.pid
+        os.kill(pid, signal.SIGKILL)
+        gone(pid)
+
+    async def stop(self) -> None:
+        """A clean stop, waited for."""
+        pid = self.pid
+        await self.client.stop_node()
+        await self.client.close()
+        gone(pid)
+
+
+def gone(pid: int, *, timeout_s: float = 20.0) -> None:
+    """Wait for the end of a process, by its pidfd or, when it is our child, by reaping it."""
+    deadline = time.monotonic() + timeout_s
+    while Path(f"/proc/{pid}").exists():
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
+        assert time.monotonic() < deadline, f"process {pid} did not end"
+        time.sleep(0.01)
+
+
+def free_port() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
