@@ -1,6 +1,6 @@
 """A disk that loses its power, rebuilt from a recording of a process's system calls (``strace -f -y -xx``).
 
-The model is as strict as POSIX allows. A write is on the disk only once a later ``fsync``, ``fdatasync`` or ``syncfs`` of its file
+The model is as strict as POSIX allows. A write is on the disk only once a later ``fsync``, ``fdatasync`` or ``syncfs`` of it
 has returned; until then it may be there, be missing, or be torn at a sector, each apart from the others. A name is on the disk
 only once its folder was synced (renames are atomic); times and modes only after ``fsync``. ``Recording.cuts`` replays the calls,
 and each ``Cut`` gives any number of disks that could be found after a power loss at that moment.

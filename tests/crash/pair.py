@@ -170,7 +170,8 @@ class Pair:
 
     async def spawn(self, name: str, trap: tuple[str, int, bool] | None = None) -> bool:
         """Start a node; False when its trap killed it before it was ready."""
-        order = Order(folder=str(self.folder), name=name, host=self._hosts[name], counter=str(self.folder / f"{name}.sent"), trap=trap)
+        counter = str(self.folder / f"{name}.sent")
+        order = Order(folder=str(self.folder), name=name, host=self._hosts[name], counter=counter, trap=trap)
         assert self._zygote.stdin is not None
         self._zygote.stdin.write(msgspec.json.encode(order) + b"\n")
         hosted = await asyncio.wait_for(self._connected.get(), _PATIENCE_S)
@@ -258,7 +259,8 @@ class Pair:
 def make_source(folder: Path, chance: random.Random, *, small: int, large: int) -> dict[str, bytes]:
     """Files of every kind that goes its own way: small in batches, of several chunks, empty, nested."""
     out = {f"small/{n:04d}.dat": chance.randbytes(chance.randint(1, 20_000)) for n in range(small)}
-    out |= {f"large {n}.bin": chance.randbytes(chance.randint(1, 3) * CHUNK_BYTES + chance.randint(0, 9999)) for n in range(large)}
+    for number in range(large):
+        out[f"large {number}.bin"] = chance.randbytes(chance.randint(1, 3) * CHUNK_BYTES + chance.randint(0, 9999))
     out |= {"empty.txt": b"", "a/b/c/deep.txt": b"deep", "one chunk.bin": chance.randbytes(CHUNK_BYTES)}
     for name, data in out.items():
         path = folder / name

@@ -1,8 +1,8 @@
 """Rows 3 and 4 of the reliability campaign: system calls that fail, and disks that are full.
 
-Each call with which the recipient writes (``files.quarantine``), the sender reads, and keys and exports are written fails once with
-each error, or writes less than it was given: the transfer pauses, waits or names the file, says why with a code that stands in the
-trail too, and goes on afterwards; an action is refused as a whole. The database's own calls fail by strace. A full disk, of the
+Each call with which the recipient writes (``files.quarantine``), the sender reads, and keys and exports are written fails once
+with each error, or writes less than it was given: the transfer pauses, or names the file, says why with a code that stands in
+the trail too, and goes on afterwards; an action is refused as a whole. The database's own calls fail by strace. A full disk, of the
 trail or of the data, on either side, loses nothing and can be freed.
 """
 
@@ -234,7 +234,7 @@ def test_an_export_that_cannot_be_written_is_not_there(tmp_path: Path, name: str
                     await node.audit_export(path=str(target))
                 assert caught.value.code == ("disk-full" if code == ENOSPC else "disk-error")
             there = {path.name for path in tmp_path.iterdir()} - {"Ada"}
-            assert not there or name == "fsync" and there <= {target.name}, there
+            assert not there or (name == "fsync" and there <= {target.name}), there
         await node.close()
 
     asyncio.run(story())
@@ -242,7 +242,8 @@ def test_an_export_that_cannot_be_written_is_not_there(tmp_path: Path, name: str
 
 # --- row 3: the database -------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
-    ("call", "code"), [("pwrite64", "ENOSPC"), ("pwrite64", "EIO"), ("pwrite64", "EDQUOT"), ("fdatasync", "EIO"), ("pwrite64", "EINTR")]
+    ("call", "code"),
+    [("pwrite64", "ENOSPC"), ("pwrite64", "EIO"), ("pwrite64", "EDQUOT"), ("fdatasync", "EIO"), ("pwrite64", "EINTR")],
 )
 def test_a_failing_database_refuses_the_action_and_loses_nothing(tmp_path: Path, call: str, code: str) -> None:
     asyncio.run(_database(tmp_path, call, code))
@@ -252,7 +253,8 @@ async def _database(tmp_path: Path, call: str, code: str) -> None:
     root = tmp_path / "disk"
     root.mkdir()
     wal = root / "Ada" / "node.db-wal"
-    inject = ["-P", str(wal), "-e", f"trace={call}", "-e", f"inject={call}:error={code}:when={150 if call == 'pwrite64' else 9}+{41 if call == 'pwrite64' else 7}"]
+    when = "150+41" if call == "pwrite64" else "9+7"
+    inject = ["-P", str(wal), "-e", f"trace={call}", "-e", f"inject={call}:error={code}:when={when}"]
     ada = await Recorded.begin(tmp_path / "calls", root, "Ada", options=inject)
     refused, told = [], []
     try:
@@ -347,10 +349,7 @@ def test_a_full_disk_for_the_trail(tmp_path: Path, small_disk: Path, impatient: 
                 assert info.done_bytes == 0
                 assert not [item for item in await bo.transfer_list() if item.done_bytes], "served without being written down"
             ballast.unlink()
-            found = await bo.transfer_list()
-            transfer = found[0].transfer if found else (await bo.receive(share=made.share, destination=str(tmp_path / "received"))).transfer
-            if found and found[0].state not in ("waiting", "running"):
-                await bo.transfer_resume(transfer=transfer)
+            transfer = (await bo.receive(share=made.share, destination=str(tmp_path / "received"))).transfer
             assert (await ended(bo, transfer)).state == "completed"
             _holds(tmp_path / "received", source)
             assert (await full.status()).trail_size > size

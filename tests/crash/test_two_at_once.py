@@ -155,7 +155,7 @@ def test_a_face_that_listens_hears_the_end(folder: Path) -> None:
             listening = asyncio.ensure_future(listen())
 
             async def said() -> bool:
-                await face.call(Verbs.contact_invite)
+                await face.call(Verbs.audit_list)
                 return heard.is_set()
 
             await wait_for(said, what="a notice", timeout_s=_PATIENCE_S)
@@ -178,7 +178,7 @@ def test_kills_of_whole_nodes_at_length(folder: Path) -> None:
 
 
 async def _kills(folder: Path, *, kills: int) -> None:
-    """Real processes, started by their faces; sender and recipient killed in turn at random moments of one transfer after another."""
+    """Real processes, started by their faces; sender and recipient are killed in turn, at random moments of many transfers."""
     chance, began, done, rounds = random.Random(f"nodes {SEED}"), time.monotonic(), 0, 0
     print(f"seed {SEED!r}")
     async with client(Home(folder / "Ada")) as ada, client(Home(folder / "Bo")) as bo:

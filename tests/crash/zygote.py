@@ -39,7 +39,7 @@ FETCH_BYTES = 1 << 18
 
 
 class Order(msgspec.Struct, kw_only=True):
-    """One node: its home, the address it listens on, where the bytes it sends are counted, and the trap that is armed before it starts."""
+    """One node: its home, its address, where the bytes it sends are counted, and the trap that is armed before it starts."""
 
     folder: str
     name: str

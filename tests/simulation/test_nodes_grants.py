@@ -30,7 +30,7 @@ from tests.support.world import (
     write_files,
 )
 
-RTT_S = 0.2
+RTT_S = 0.5
 COUNT, SIZE = 120, 60_000
 """More than the sender may have under way at once, so a cut finds the transfer in the middle."""
 

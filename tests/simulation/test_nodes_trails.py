@@ -162,7 +162,8 @@ def test_a_restored_backup_opens_a_new_epoch_and_says_what_is_missing(tmp_path: 
         assert trail.startswith("restored, ")
         assert trail.endswith(" entries missing")
         assert 0 < int(trail.split()[1]) <= lost + 2
-        assert len(await bo.node.audit_list(event="trail.restored")) == 1
+        told = await bo.node.audit_list(event="trail.rolled-back")
+        assert [(entry.result_code, entry.fields["new"]) for entry in told] == [("restored", trail)]
         (found,) = await check_trails(ada, verdict=Verdict.INCOMPLETE)
         assert any("restored" in f"{reason.code} {reason.text}" for reason in found.reasons), found.reasons
         await check_trails(bo)

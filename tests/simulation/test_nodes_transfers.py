@@ -79,7 +79,7 @@ def test_a_sender_who_is_away_is_waited_for_and_the_transfer_goes_on_by_itself(t
         await settle(ada, bo)
         await check_exchange(ada, bo)
 
-    simulate(story, tmp_path, delay_s=0.1)
+    simulate(story, tmp_path, delay_s=0.2)
 
 
 def test_an_offer_waits_for_a_recipient_who_is_away(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_a_recipient_restarts_and_nothing_verified_comes_again(tmp_path: Path) -
         total = sum(map(len, files.values()))
         await share(ada.node, bo.node, tmp_path / "data", title="Trial")
         started = await bo.node.receive(share="Trial")
-        await midway(bo.node, started.transfer, least_bytes=300_000)
+        await midway(bo.node, started.transfer)
         await bo.stop()
         await bo.boot()
         before = arrived(bo.node, started.transfer)
@@ -132,7 +132,7 @@ def test_a_recipient_restarts_and_nothing_verified_comes_again(tmp_path: Path) -
         assert events.count("system.recovered") == 1
         assert "transfer.resumed" in events
 
-    simulate(story, tmp_path, delay_s=0.1)
+    simulate(story, tmp_path, delay_s=0.2)
 
 
 def test_a_resumed_transfer_fetches_only_what_is_missing(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_a_resumed_transfer_fetches_only_what_is_missing(tmp_path: Path) -> None
         await settle(ada, bo)
         await check_exchange(ada, bo)
 
-    simulate(story, tmp_path, delay_s=0.1)
+    simulate(story, tmp_path, delay_s=0.2)
 
 
 def test_a_cancelled_transfer_leaves_no_part_files_and_tells_the_sender_what_had_arrived(tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_a_cancelled_transfer_leaves_no_part_files_and_tells_the_sender_what_had
         await settle(ada, bo)
         await check_exchange(ada, bo)
 
-    simulate(story, tmp_path, delay_s=0.1)
+    simulate(story, tmp_path, delay_s=0.2)
 
 
 async def received(world: World, folder: Path, *, delay: bool = False) -> TransferInfo:
@@ -256,7 +256,7 @@ def test_a_source_that_changes_while_it_is_sent_never_passes(tmp_path: Path) -> 
         await settle(ada, bo)
         await check_exchange(ada, bo)
 
-    simulate(story, tmp_path, delay_s=0.1)
+    simulate(story, tmp_path, delay_s=0.2)
 
 
 def test_a_source_that_changes_before_it_is_hashed_is_left_out_of_the_manifest_and_named(tmp_path: Path) -> None:

@@ -187,7 +187,7 @@ def configure(
 
 @clock.command("reset", epilog=example('labxchange clock reset --reason "the clock was a year ahead; corrected by IT"'))
 def reset_clock(
-    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; your contacts are shown it.")],
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it stands in the audit trail.")],
     as_json: AsJson = False,
 ) -> None:
     """Say that this computer's clock is right, after a jump that the node does not believe. It asks for your passphrase."""

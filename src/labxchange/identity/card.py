@@ -12,8 +12,10 @@ import msgspec
 from labxchange.identity.statement import Key, Signed, Statement, parse
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
-Address = Annotated[str, msgspec.Meta(pattern=r"^(\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9.-]{1,253}):[0-9]{1,5}\Z")]
-"""``host:port`` of a UDP port, IPv6 in brackets."""
+_HOST = r"(\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9.-]{1,253})"
+_PORT = "([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+Address = Annotated[str, msgspec.Meta(pattern=f"^{_HOST}:{_PORT}\\Z")]
+"""``host:port`` of a UDP port (1 to 65535), IPv6 in brackets."""
 
 
 class Card(Statement, frozen=True, kw_only=True, forbid_unknown_fields=True):

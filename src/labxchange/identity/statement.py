@@ -2,19 +2,20 @@
 
 A statement is a DSSE envelope with exactly one Ed25519 signature over strict JSON. Rules kept here: the signature is checked
 over the received bytes, before the payload is parsed; the key is the payload's ``issuer``; unknown fields, kinds and versions
-are refused; the only name of a statement is ``id`` = SHA-256 of its pre-authentication encoding. Who the issuer is, and what
-they may say, is left to the callers.
+are refused; nothing is signed that the other side would not read; the only name of a statement is ``id`` = SHA-256 of its
+pre-authentication encoding. Who the issuer is, and what they may say, is left to the callers.
 """
 
 from __future__ import annotations
 
+import re
 from hashlib import sha256
 from typing import Annotated, ClassVar, Generic, TypeVar
 
 import msgspec
 
 from labxchange.encoding import JSON_MAX_BYTES, JSON_MAX_INTEGER, b64decode, b64encode, dump_json, parse_json
-from labxchange.errors import IntegrityError
+from labxchange.errors import InputError, IntegrityError
 from labxchange.identity.keys import Identity, verify
 
 Key = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}\\Z")]
@@ -31,6 +32,7 @@ Count = Annotated[int, msgspec.Meta(ge=0, le=JSON_MAX_INTEGER)]
 
 _TYPE = "application/vnd.labxchange.{}.v{}+json"
 _ENVELOPE_MAX_BYTES = 2 * JSON_MAX_BYTES
+_FIELD = re.compile(r"\$\.([a-z_]+)")
 
 
 class Statement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -61,13 +63,15 @@ def pre_authentication(payload_type: str, payload: bytes) -> bytes:
 
 
 def sign(body: B, identity: Identity) -> Signed[B]:
-    """Sign ``body`` with the identity key, which must be its issuer's."""
+    """Sign ``body`` with the identity key, which must be its issuer's.
+
+    Raises:
+        InputError: ``statement-invalid``: ``parse`` would refuse it.
+    """
     if body.issuer != identity.public.hex():
         raise ValueError("a statement is signed by its issuer")
     payload_type = _TYPE.format(body.kind, body.number)
-    payload = dump_json(msgspec.to_builtins(body))
-    if len(payload) > JSON_MAX_BYTES:
-        raise ValueError("a statement is longer than 64 KiB")
+    payload = _payload(body)
     pae = pre_authentication(payload_type, payload)
     envelope = {
         "payload": b64encode(payload),
@@ -75,6 +79,26 @@ def sign(body: B, identity: Identity) -> Signed[B]:
         "signatures": [{"sig": b64encode(identity.sign(pae))}],
     }
     return Signed(id=sha256(pae).hexdigest(), body=body, envelope=dump_json(envelope))
+
+
+def _payload(body: Statement) -> bytes:
+    """The bytes to sign, read back as the other side will read them."""
+    try:
+        payload = dump_json(msgspec.to_builtins(body))
+        msgspec.convert(parse_json(payload), type(body), strict=True)
+    except IntegrityError as error:
+        raise InputError("statement-invalid", f"This {body.kind} cannot be signed. {error.message}") from None
+    except UnicodeEncodeError:
+        raise InputError("statement-invalid", f"This {body.kind} cannot be signed: a text in it is not Unicode.") from None
+    except msgspec.ValidationError as error:
+        field = _FIELD.search(str(error))
+        name = f"its {field[1].replace('_', ' ')}" if field else "it"
+        raise InputError(
+            "statement-invalid",
+            f"This {body.kind} cannot be signed: {name} is too long, too large or malformed.",
+            hint="A text has at most 1,000 characters, a title 200, a study, site or category 100.",
+        ) from None
+    return payload
 
 
 def _open(envelope: bytes) -> tuple[str, bytes, bytes]:

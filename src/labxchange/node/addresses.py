@@ -1,8 +1,14 @@
-"""Which addresses of this machine others could use: what a card lists when nobody says otherwise."""
+"""Which addresses of this machine others could use: what a person says, or what a card lists when nobody says otherwise."""
 
 from __future__ import annotations
 
 import socket
+
+import msgspec
+
+from labxchange.dataset.names import escape
+from labxchange.errors import InputError
+from labxchange.identity.card import Address
 
 
 def local_addresses(host: str) -> list[str]:
@@ -26,3 +32,20 @@ def _towards(family: socket.AddressFamily, target: str) -> str:
     except OSError:
         return ""
     return f"[{host}]" if family is socket.AF_INET6 else host
+
+
+def with_port(host: str, port: int) -> str:
+    """``host:port`` of an address that a person gave, with or without a port."""
+    return host if host.rpartition("]")[2].startswith(":") or ("[" not in host and ":" in host) else f"{host}:{port}"
+
+
+def check_address(text: str) -> None:
+    """Refuse what could not stand in a card; raises InputError ``address-malformed``."""
+    try:
+        msgspec.convert(with_port(text, 1), Address)
+    except msgspec.ValidationError:
+        raise InputError(
+            "address-malformed",
+            f"{escape(text)!r} is not an address that others could use.",
+            hint="Give a host name or number, with a port where it differs: `data.example.org`, `[2001:db8::1]:443`.",
+        ) from None

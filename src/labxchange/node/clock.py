@@ -1,6 +1,7 @@
 """The node's clock: what time it is, and whether that can be believed.
 
-Rules: time never runs back below the largest time seen, so an ended grant stays ended; a forward jump of over 24 hours while the
+Rules: time never runs back below the largest time seen, so an ended grant stays ended - and it never stands still: while the
+system's clock is behind, it goes on from the largest time by what has elapsed, so a grant still ends; a forward jump of over 24 hours while the
 node runs, or 30 days between runs, is not adopted until a person confirms it, and grants wait meanwhile; smaller jumps are
 adopted and reported; times claimed by other nodes never move it. Elapsed time comes from a counter that also runs in sleep.
 Storing the largest time seen is left to the node.
@@ -35,7 +36,8 @@ class Clock:
 
     Args:
         largest_seen: the largest time of earlier runs, 0 at the first.
-        on_jump: told (from, to, adopted) of each jump, in milliseconds.
+
+    ``jumps`` holds (from, to, adopted) of each jump, in milliseconds, until the node has written it down.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Clock:
         self._base_wall = largest_seen if self.in_doubt else now
         self._base_elapsed = self._started
         self.largest = max(largest_seen, self._base_wall)
+        self._asked = self._started
 
     def now(self) -> int:
         """UTC milliseconds that grants are judged by; never smaller than before."""
@@ -78,16 +81,24 @@ class Clock:
         else:
             self._rebase(wall, elapsed)
             expected = wall
+        if expected < self.largest - JUMP_REPORTED_MS:
+            expected = self.largest + max(0, elapsed - self._asked)  # the clock was set back: time goes on all the same
+        self._asked = elapsed
         self.largest = max(self.largest, expected)
         return self.largest
 
     def _rebase(self, wall: int, elapsed: int) -> None:
         self._base_wall, self._base_elapsed = wall, elapsed
 
+    def proposed(self) -> int:
+        """What ``reset`` would adopt: the operating system's time."""
+        return self._wall()
+
     def reset(self) -> tuple[int, int]:
         """A person says the operating system's clock is right: adopt it, also backwards. Returns (before, after)."""
         before, wall = self.largest, self._wall()
-        self._rebase(wall, self._elapsed())
+        self._asked = self._elapsed()
+        self._rebase(wall, self._asked)
         self.largest, self.in_doubt = wall, False
         return before, wall
 

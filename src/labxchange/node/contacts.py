@@ -11,6 +11,7 @@ Connecting is left to ``peers``.
 
 from __future__ import annotations
 
+import hmac
 import unicodedata
 
 from msgspec.structs import replace
@@ -189,7 +190,7 @@ class Contacts:
             code = "invitation-unknown"
         else:
             secret = open_sealed(self._core.require(), invitation.secret, invitation.id)
-            if invitation_proof(secret, th1=th1, card=card.envelope) != proof:
+            if not hmac.compare_digest(invitation_proof(secret, th1=th1, card=card.envelope), proof):
                 code = "invitation-unknown"
             elif invitation.state == "used":
                 code = "invitation-used"
@@ -295,14 +296,40 @@ class Contacts:
         old = parse_card(row.card).body
         if card.body.issued <= old.issued:
             return
+        if (card.body.trail_key, card.body.cosign_key) != (old.trail_key, old.cosign_key):
+            self._refuse_keys(row, card.body)
+            return
         if _person(card.body) != _person(old):
             if any(_same_person(other, card.body) for other in self.all()):
                 self._refuse_name(row, card.body)
                 return
             row = replace(row, alert=f"This contact called themselves {row.name} ({escape(old.organisation)}) before.")
         change = self.entry(Event.CONTACT_ADDRESS_CHANGED, row, old=", ".join(old.addresses), new=", ".join(card.body.addresses))
-        with self._core.act(*([change] if old.addresses != card.body.addresses else [])) as tx:
+        entries = [change] if old.addresses != card.body.addresses else []
+        if _person(card.body) != _person(old):
+            entries.append(
+                self.entry(
+                    Event.CONTACT_ADDRESS_CHANGED,
+                    row,
+                    old=f"{old.name}, {old.organisation}",
+                    new=f"{card.body.name}, {card.body.organisation}",
+                    result_code="name-changed",
+                )
+            )
+        with self._core.act(*entries) as tx:
             people.put_contact(tx, replace(row, card=card.envelope, name=escape(card.body.name)))
+        self._core.notices.publish("contact", row.key)
+
+    def _refuse_keys(self, row: Contact, claimed: Card) -> None:
+        """Another trail or cosigning key under the same identity key: nothing that labxchange does makes one."""
+        if row.state == "blocked":
+            return
+        alert = "This contact now shows other keys for its trail. It is blocked until you decide."
+        entry = self.entry(
+            Event.CONTACT_KEY_CHANGED, row, new=claimed.trail_key, result="denied", result_code="trail-key-changed"
+        )
+        with self._core.act(entry) as tx:
+            people.put_contact(tx, replace(row, state="blocked", verified_ms=0, alert=alert))
         self._core.notices.publish("contact", row.key)
 
     def _refuse_name(self, row: Contact, claimed: Card) -> None:
@@ -383,9 +410,7 @@ def _same_person(row: Contact, card: Card) -> bool:
 
 def _person(card: Card) -> tuple[str, ...]:
     """A name and an organisation as a person reads them: letters of other forms and other blanks make no other person."""
-    return tuple(
-        " ".join(unicodedata.normalize("NFKC", text).casefold().split()) for text in (card.name, card.organisation)
-    )
+    return tuple(" ".join(unicodedata.normalize("NFKC", text).casefold().split()) for text in (card.name, card.organisation))
 
 
 def _alert_interception(tx: Connection, invitation: InvitationRow) -> None:

@@ -1,8 +1,8 @@
 """What others offer: share versions, grants and offers as they were delivered, each checked before it is kept.
 
-Rules: a statement counts only when its issuer is the contact who delivered it; an offer counts only when its share, listing and
-grant are there, agree with each other and name this node; the newest revision of a grant wins. Receiving is left to
-``receiving``.
+Rules: a statement counts only when its issuer is the contact who delivered it; a share id belongs to the party who was the first
+to use it here, so nobody else adds a version to it; an offer counts only when its share, listing and grant are there, agree with
+each other and name this node; the newest revision of a grant wins. Receiving is left to ``receiving``.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from labxchange.errors import InputError, PeerError
 from labxchange.identity.statement import B, Signed, parse
 from labxchange.node.contacts import Contacts
 from labxchange.node.core import Core
+from labxchange.node.naming import named
 from labxchange.node.values import InboxItem
 from labxchange.sharing.grant import ExtensionRequest, Grant, Revocation
 from labxchange.sharing.share import Offer, Share
@@ -79,12 +80,15 @@ class Inbox:
             grant = _of(Grant, statements.get(tx, body.grant))
             share = next(iter(self._shares_of(tx, body.listing, body.issuer)), None)
             known = rows.share(tx, body.share, body.version)
+            owners = rows.owners(tx, body.share)
         if listing is None or grant is None or share is None:
             raise PeerError("offer-incomplete", "An offer came without its share, listing or grant.")
         told = {(item.issuer, item.share, item.version) for item in (body, share.body, listing.body, grant.body)}
         named = self._core.me in grant.body.recipients and body.recipient == self._core.me
         if len(told) != 1 or grant.body.listing != body.listing or not named:
             raise PeerError("offer-inconsistent", "An offer contradicts the share, listing or grant that it names.")
+        if not owners <= {body.issuer}:
+            raise PeerError("share-foreign", "An offer names a share that belongs to somebody else.")
         if known is not None and (known.owner, known.listing) != (body.issuer, body.listing):
             raise PeerError("offer-inconsistent", "An offer contradicts an earlier one for the same share version.")
         row = known or ShareRow(
@@ -172,29 +176,23 @@ class Inbox:
         return [self.item(row) for row in foreign]
 
     def find(self, text: str) -> GrantRow:
-        """The offer that ``text`` names: share id or its beginning, ``ID/2``, or title; the newest version first.
+        """The offer that ``text`` names, as ``naming`` reads it; the newest version first.
 
         Raises:
             InputError: ``offer-unknown``, ``offer-ambiguous``.
         """
-        name, _, number = text.rpartition("/") if text.rpartition("/")[2].isdigit() and "/" in text else (text, "", "")
         with self._core.database.begin() as tx:
-            pairs = [(row, rows.share(tx, row.share, row.version)) for row in rows.grants_foreign(tx, self._core.me)]
-        found = [
-            (grant, share)
-            for grant, share in pairs
-            if share is not None
-            and (share.title == name or (len(name) >= 6 and share.share.startswith(name)))
-            and (not number or share.version == int(number))
-        ]
-        if not found:
+            offers = rows.grants_foreign(tx, self._core.me)
+            shares = [rows.share(tx, share, version) for share, version in {(row.share, row.version): None for row in offers}]
+        found = named(text, [share for share in shares if share is not None])
+        if not found.rows:
             raise InputError(
                 "offer-unknown", f"Nobody offers a share {escape(text)!r}.", hint="`labxchange inbox` shows all offers."
             )
-        if len({share.share for _, share in found}) > 1:
+        if found.shares > 1:
             raise InputError("offer-ambiguous", f"{escape(text)!r} could be several shares.", hint="Use the share's id.")
-        newest = max(share.version for _, share in found)
-        of_newest = [grant for grant, share in found if share.version == newest]
+        newest = max(found.rows, key=lambda share: share.version)
+        of_newest = [row for row in offers if (row.share, row.version) == (newest.share, newest.version)]
         return max(of_newest, key=lambda grant: (not grant.revocation, grant.not_after))
 
     def item(self, row: GrantRow) -> InboxItem:

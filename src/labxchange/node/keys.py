@@ -44,6 +44,7 @@ class Keys:
     def __init__(self, core: Core, *, argon: Argon | None = None) -> None:
         self._core = core
         self._argon = argon
+        self._turn = asyncio.Lock()
 
     # --- how the node unlocks itself ----------------------------------------------------------------------------------
     def _remember(self, credential_file: str, *, keyring: bool) -> None:
@@ -70,6 +71,14 @@ class Keys:
         Raises:
             InputError: ``identity-exists``, ``name-needed``, and those of ``sealing.seal``.
         """
+        async with self._turn:
+            await self._create(
+                profile, passphrase=passphrase, credential_file=credential_file, keyring=keyring, seed=seed, backup=backup
+            )
+
+    async def _create(
+        self, profile: Profile, *, passphrase: str, credential_file: str, keyring: bool, seed: bytes, backup: bool
+    ) -> None:
         if self.load() is not None:
             raise InputError(
                 "identity-exists",
@@ -171,19 +180,23 @@ class Keys:
             self._core.know(bytes.fromhex(sealed.public))
         return sealed
 
-    async def unlock(self, *, passphrase: str = "", credential_file: str = "") -> None:
-        """Open the keys: by passphrase, by a credential file, or by what the node remembers.
+    async def unlock(self, *, passphrase: str = "", credential_file: str = "") -> bool:
+        """Open the keys: by passphrase, by a credential file, or by what the node remembers. False when they were open.
 
         Raises:
             InputError: ``no-identity``, ``no-unlock-method``, ``passphrase-wrong``, ``credential-wrong``.
             IntegrityError: ``key-file-damaged``.
         """
+        async with self._turn:
+            return await self._unlock(passphrase=passphrase, credential_file=credential_file)
+
+    async def _unlock(self, *, passphrase: str, credential_file: str) -> bool:
         sealed = self.load()
         if sealed is None:
             self._core.require()
         assert sealed is not None
         if self._core.identity is not None:
-            return
+            return False
         seed, how = await self._unseal(sealed, passphrase=passphrase, credential_file=credential_file)
         identity = Identity(seed)
         assert self._core.trail is not None
@@ -204,6 +217,7 @@ class Keys:
             self._begin_epoch()
         self._core.record(Entry(event=Event.IDENTITY_UNLOCKED, object_type="identity", who=self._core.who()))
         self._core.notices.publish("node")
+        return True
 
     async def _unseal(self, sealed: Sealed, *, passphrase: str, credential_file: str) -> tuple[bytes, str]:
         credential, how = b"", "passphrase"
@@ -243,7 +257,7 @@ class Keys:
             held = trail.newest_checkpoint(tx)
             trail.open_epoch(tx)
         entry = Entry(event=Event.TRAIL_RESTORED, object_type="trail", who=self._core.who(), old=held)
-        with self._core.act(entry) as tx:
+        with self._core.act(entry, Entry(event=Event.SYSTEM_STARTED, object_type="node")) as tx:
             settings.drop(tx, "restored")
 
     def lock(self) -> None:

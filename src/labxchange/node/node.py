@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import secrets
 from collections.abc import AsyncIterator, Callable
@@ -16,13 +17,13 @@ from collections.abc import AsyncIterator, Callable
 from labxchange.audit.entry import Entry
 from labxchange.audit.events import Event
 from labxchange.dataset.listing import Listing
-from labxchange.errors import InputError, LabxchangeError, UnavailableError
+from labxchange.errors import InputError, IntegrityError, LabxchangeError, PeerError, RefusedError, UnavailableError
 from labxchange.identity.sealing import Argon
 from labxchange.identity.statement import parse
 from labxchange.net.channel import Channel, Stream
 from labxchange.net.network import Network
 from labxchange.node import values
-from labxchange.node.addresses import local_addresses
+from labxchange.node.addresses import check_address, local_addresses, with_port
 from labxchange.node.budget import Budget
 from labxchange.node.catalog import Catalog
 from labxchange.node.clock import Clock, elapsed_ms, utc_text, wall_ms
@@ -43,11 +44,13 @@ from labxchange.node.shares import Shares
 from labxchange.node.taking import Taking
 from labxchange.node.trails import Trails
 from labxchange.node.verbs import Verbs
-from labxchange.node.witnessing import Witnessing
+from labxchange.node.witnessing import STOPPED, Witnessing
 from labxchange.settings import CLOCK_PERSIST_S, DEFAULT_PORT, SOFTWARE
 from labxchange.store import settings, shares, statements, transfers
 from labxchange.store.database import Database
 from labxchange.store.transfers import TransferRow
+
+log = logging.getLogger("labxchange")
 
 _CLEAN = "stopped-cleanly"
 _FLOOD = 100
@@ -83,6 +86,8 @@ class Node(Verbs):
         self._host = host
         self._port = 0
         self._started = 0
+        self._trouble = ""
+        self._online = False
         self._dropped = 0
         self._tasks: list[asyncio.Task[None]] = []
         core = self.core
@@ -152,13 +157,31 @@ class Node(Verbs):
     async def _witness(self, channel: Channel) -> None:
         with contextlib.suppress(LabxchangeError):
             try:
-                await self.witnessing.show(channel)
+                await self._show_trail(channel)
             except UnavailableError:
                 other = self.peers.connected(channel.peer_key.hex())
                 if other is not None and other is not channel:
-                    await self.witnessing.show(other)
+                    await self._show_trail(other)
+
+    async def _show_trail(self, channel: Channel) -> None:
+        """Have our trail cosigned; that a contact does not is written down."""
+        try:
+            await self.witnessing.show(channel)
+        except RefusedError as error:
+            self.denials.note(error.code, channel.peer_key.hex())
+            raise
+        except (PeerError, IntegrityError) as error:
+            self.denials.note(error.code, channel.peer_key.hex(), event=Event.SECURITY_PROTOCOL_VIOLATION)
+            raise
 
     async def _connect(self, key: str) -> Channel:
+        row = self.contacts.get(key)
+        if row is not None and row.trail in STOPPED:
+            raise UnavailableError(
+                "trail-stopped",
+                f"The audit trail of {row.name} contradicts what was seen of it; nothing is exchanged until you decide.",
+                hint="`labxchange contact list` shows it; `labxchange contact accept-trail` goes on.",
+            )
         return await self.peers.channel(key)
 
     async def _handle(self, channel: Channel, stream: Stream) -> None:
@@ -167,7 +190,7 @@ class Node(Verbs):
     async def _greet(self, channel: Channel) -> None:
         key = channel.peer_key.hex()
         self.receiving.nudge(key)
-        await self.witnessing.show(channel)
+        await self._show_trail(channel)
 
     def _peer_ready(self, key: str, offers: int) -> None:
         """The contact says that it is there, or that something waits."""
@@ -189,28 +212,47 @@ class Node(Verbs):
         core = self.core
         self._started = core.clock.now()
         if self.keys.load() is not None:
-            with core.database.begin() as tx:
-                clean = settings.get(tx, _CLEAN) == b"1"
-                first = settings.get(tx, _CLEAN) is None
-            entries = [] if clean or first else [Entry(event=Event.SYSTEM_RECOVERED, object_type="node")]
-            with core.act(Entry(event=Event.SYSTEM_STARTED, object_type="node"), *entries) as tx:
-                settings.put(tx, _CLEAN, b"0")
+            self._note_start()
             if unlock and core.home.unlock.exists():
-                with contextlib.suppress(InputError):
+                try:
                     await self.unlock()
+                except LabxchangeError as error:
+                    self._trouble = f"The node could not unlock itself: {error.message}"
         self._tasks = [asyncio.ensure_future(self._tick()), asyncio.ensure_future(self.serving.watch())]
 
+    def _note_start(self) -> None:
+        """The first entries of a run; after a restore they wait for the entry that begins the new epoch."""
+        with self.core.database.begin() as tx:
+            before, restored = settings.get(tx, _CLEAN), settings.get(tx, "restored")
+        if restored is not None:
+            return
+        entries = [Entry(event=Event.SYSTEM_STARTED, object_type="node")]
+        if before == b"0":
+            entries.append(Entry(event=Event.SYSTEM_RECOVERED, object_type="node"))
+        with self.core.act(*entries) as tx:
+            settings.put(tx, _CLEAN, b"0")
+
     async def _tick(self) -> None:
-        """The minute's work: clock, denials, grants that end."""
+        """Every few seconds: clock, denials, grants that end, a port that was not free. An error ends one turn, not the work."""
         while True:
-            self._check_clock()
-            if self.core.identity is not None:
-                self.grants.expire()
-                self._note_network()
-            self.denials.flush()
-            with self.core.database.begin() as tx:
-                settings.put(tx, "largest-time", str(self.core.clock.largest).encode())
+            try:
+                await self._take_turn()
+            except LabxchangeError as error:
+                log.warning("%s (%s)", error.message, error.code)
+            except Exception:
+                log.exception("the node's regular work failed")
             await asyncio.sleep(CLOCK_PERSIST_S / 12)
+
+    async def _take_turn(self) -> None:
+        self._check_clock()
+        if self.core.identity is not None:
+            self.grants.expire()
+            self._note_network()
+            if self._online and not self._port:
+                await self._listen()
+        self.denials.flush()
+        with self.core.database.begin() as tx:
+            settings.put(tx, "largest-time", str(self.core.clock.largest).encode())
 
     def _note_network(self) -> None:
         """Peers that moved, and floods of strangers, in a few entries."""
@@ -254,25 +296,39 @@ class Node(Verbs):
             )
 
     async def _go_online(self) -> None:
-        """Unlocked: listen, readdress the card, take up what was under way."""
+        """Unlocked: listen, and take up what was under way. Without a port the node still dials, and tries again."""
         self._note_version()
-        with self.core.database.begin() as tx:
-            port = int(settings.get(tx, "port") or 0)
-            given = (settings.get(tx, "addresses") or b"").decode().split()
-        try:
-            self._port = await self.peers.endpoint.listen(self._host, port or DEFAULT_PORT)
-        except UnavailableError:
-            if port:
-                raise
-            self._port = await self.peers.endpoint.listen(self._host, 0)
-        with self.core.database.begin() as tx:
-            settings.put(tx, "port", str(self._port).encode())
-        hosts = given or local_addresses(self._host)
-        self.keys.readdress([host if ":" in host and not host.endswith("]") else f"{host}:{self._port}" for host in hosts][:8])
+        await self._listen()
+        self._online = True
         self.serving.forget_running()
         await self.shares.resume_hashing()
         self.receiving.resume_all()
         self.peers.wake_all()
+
+    async def _listen(self) -> None:
+        """Open the port and sign its addresses into the card."""
+        with self.core.database.begin() as tx:
+            port = int(settings.get(tx, "port") or 0)
+            given = (settings.get(tx, "addresses") or b"").decode().split()
+        try:
+            self._port = await self._open_port(port)
+        except UnavailableError as error:
+            self._trouble = f"{error.message} Others cannot reach this node; it tries again by itself."
+            return
+        self._trouble = ""
+        with self.core.database.begin() as tx:
+            settings.put(tx, "port", str(self._port).encode())
+            settings.put(tx, _CLEAN, b"0")  # also in the run that made the identity
+        self.keys.readdress([with_port(host, self._port) for host in given or local_addresses(self._host)][:8])
+
+    async def _open_port(self, port: int) -> int:
+        """The port that was set or kept; the default one at first, or any free one."""
+        try:
+            return await self.peers.endpoint.listen(self._host, port or DEFAULT_PORT)
+        except UnavailableError:
+            if port:
+                raise
+            return await self.peers.endpoint.listen(self._host, 0)
 
     def _note_version(self) -> None:
         """Write down that the software is not the one that ran before."""
@@ -292,8 +348,8 @@ class Node(Verbs):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.receiving.close()
+        await self.peers.close()  # first: whoever waits for the hashing to end hears that the node stops
         await self.shares.close()
-        await self.peers.close()
         self.denials.flush()
         if self.core.trail is not None:
             with self.core.act(Entry(event=Event.SYSTEM_STOPPED, object_type="node")) as tx:
@@ -335,9 +391,8 @@ class Node(Verbs):
         return self.keys.show()
 
     async def unlock(self, *, passphrase: str = "", credential_file: str = "") -> values.Me:
-        was_locked = self.core.identity is None
-        await self.keys.unlock(passphrase=passphrase, credential_file=credential_file)
-        if was_locked:
+        if await self.keys.unlock(passphrase=passphrase, credential_file=credential_file):
+            self._trouble = ""
             await self._go_online()
         return self.keys.show()
 
@@ -451,8 +506,7 @@ class Node(Verbs):
 
     def _versions(self, text: str) -> tuple[shares.ShareRow, int]:
         """The share that a text names, and the one version it names (0: all)."""
-        row = self.shares.find(text)
-        return row, row.version if "/" in text and text.rpartition("/")[2].isdigit() else 0
+        return self.shares.find_version(text)
 
     async def request_extension(self, *, share: str, until: int, reason: str = "") -> values.InboxItem:
         key = self.inbox.ask_extension(share, until=until, reason=reason)
@@ -538,7 +592,7 @@ class Node(Verbs):
     async def audit_list(
         self, *, event: str = "", about: str = "", since: int = 0, until: int = 0, limit: int = 100
     ) -> list[values.EntryInfo]:
-        return self.trails.entries(event=event, about=about, since=since, until=until, limit=limit)
+        return await self.trails.entries(event=event, about=about, since=since, until=until, limit=limit)
 
     async def audit_export(
         self, *, path: str, form: str = "bundle", study: str = "", site: str = "", category: str = ""
@@ -548,7 +602,7 @@ class Node(Verbs):
     async def clock_reset(self, *, reason: str, passphrase: str = "") -> values.NodeStatus:
         """A person says that the machine's clock is right; needs a fresh unlock."""
         await self.keys.reauthenticate(passphrase)
-        before, after = self.core.clock.reset()
+        before, after = self.core.clock.largest, self.core.clock.proposed()
         self.core.record(
             Entry(
                 event=Event.CLOCK_RESET,
@@ -559,6 +613,7 @@ class Node(Verbs):
                 who=self.core.who(),
             )
         )
+        self.core.clock.reset()
         return await self.status()
 
     # --- the node itself ----------------------------------------------------------------------------------------------
@@ -570,6 +625,8 @@ class Node(Verbs):
         people = self.contacts.all()
         alerts = [f"{row.name}: {row.alert}" for row in people if row.alert]
         alerts += [f"{row.name}: their trail was {row.trail}." for row in people if row.trail]
+        if self._trouble:
+            alerts.append(self._trouble)
         if self.core.clock.in_doubt:
             alerts.append("The clock jumped forward and is not believed: grants wait. See `labxchange clock reset`.")
         return values.NodeStatus(
@@ -590,7 +647,7 @@ class Node(Verbs):
         )
 
     async def node_backup(self, *, path: str) -> values.NodeStatus:
-        self.trails.backup(path)
+        await self.trails.backup(path)
         return await self.status()
 
     async def node_configure(self, *, port: int = 0, addresses: list[str] | None = None) -> values.NodeStatus:
@@ -599,6 +656,8 @@ class Node(Verbs):
             raise InputError("port-malformed", "A port is a number from 1 to 65535.")
         changes = [("port", str(port))] if port else []
         if addresses is not None:
+            for address in addresses:
+                check_address(address)
             changes.append(("addresses", " ".join(addresses)))
         for name, value in changes:
             with self.core.database.begin() as tx:

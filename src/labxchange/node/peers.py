@@ -16,7 +16,7 @@ from ipaddress import ip_address
 from msgspec.structs import replace
 
 from labxchange.audit.events import Event
-from labxchange.errors import LabxchangeError, PeerError, RefusedError, UnavailableError
+from labxchange.errors import InputError, LabxchangeError, PeerError, RefusedError, UnavailableError
 from labxchange.identity.card import Card, parse_card
 from labxchange.identity.invitation import Invitation
 from labxchange.identity.keys import Identity
@@ -127,9 +127,9 @@ class Peers:
         for oldest in channels[:-CHANNELS_MAX]:
             oldest.close("too-many-connections")
         self._addresses[channel] = channel.remote_address
+        self.spawn(self._live(channel, key))  # first: whatever fails below, the channel leaves the list when it ends
         self._contacts.update_card(channel.card)
         channel.serve(lambda stream: self._answer(channel, stream))
-        self.spawn(self._live(channel, key))
         self._core.notices.publish("contact", key)
 
     async def _answer(self, channel: Channel, stream: Stream) -> None:
@@ -174,7 +174,7 @@ class Peers:
 
         A node dials only when it has no channel: what is clearly older is dead, and that is not known here yet.
         """
-        channels = self._channels.get(key, [])
+        channels = [channel for channel in self._channels.get(key, []) if channel.is_open]
         if not channels:
             return None
         mine, newest = self._core.me < key, max(channel.started_at for channel in channels)
@@ -182,7 +182,7 @@ class Peers:
         return next((channel for channel in reversed(fresh) if channel.dialled == mine), fresh[-1])
 
     def count(self) -> int:
-        return sum(1 for channels in self._channels.values() if channels)
+        return sum(self.connected(key) is not None for key in self._channels)
 
     async def channel(self, key: str) -> Channel:
         """A channel to a contact: the one that is there, or a new one.
@@ -215,8 +215,11 @@ class Peers:
         for address in addresses:
             try:
                 channel = await self.endpoint.dial(address, key, invitation=invitation, timeout_s=DIAL_TIMEOUT_S)
-            except UnavailableError as error:
+            except (UnavailableError, PeerError) as error:  # PeerError: somebody else answers at an old address
                 failure = error
+                continue
+            except InputError as error:  # no address at all, as it turned out
+                failure = UnavailableError("peer-unreachable", error.message, hint=error.hint)
                 continue
             self._remember(key.hex(), address)
             if invitation is None:

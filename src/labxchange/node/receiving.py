@@ -56,11 +56,21 @@ from labxchange.wire.control.messages import (
 )
 
 LIVE = ("waiting", "running")
-_FINAL_CODES = frozenset({"share-retracted", "not-a-recipient", "grant-unknown", "downloads-exhausted", "right-missing"})
+_FINAL_CODES = frozenset(
+    {
+        "hostile-name",
+        "name-collision",
+        "share-retracted",
+        "not-a-recipient",
+        "grant-unknown",
+        "downloads-exhausted",
+        "right-missing",
+    }
+)
 
 _WAIT_CODES = frozenset(
     {
-        *("contact-unverified", "clock-in-doubt", "grant-not-yet-valid", "trail-stopped"),
+        *("contact-unverified", "clock-in-doubt", "grant-not-yet-valid", "trail-stopped", "manifest-not-ready"),
         *("transfer-unknown", "too-much-at-once", "too-many-connections", "node-stopping", "stream-stopped"),
     }
 )

@@ -292,7 +292,11 @@ class Serving:
             raise RefusedError("grant-unknown", "There is no such offer.", hint="Ask the sender to share it again.")
         share = self._share(offered.share, offered.version)
         await self._shares.hashed(share.share, share.version)
+        if not channel.is_open:
+            raise UnavailableError("connection-lost", "The recipient went away while the share was hashed.")
         share = self._share(offered.share, offered.version)
+        if share.state == "hashing":
+            raise RefusedError("manifest-not-ready", "The sender has not hashed this share yet.", hint="It goes on by itself.")
         if share.state not in ("available", "retracted") or share.listing != body.listing:
             raise RefusedError("share-failed", "The sender could not read this share.", hint="Ask the sender to share it again.")
         grant = self._allowed(row, "start", share.share, share.version, body.transfer)

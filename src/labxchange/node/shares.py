@@ -21,9 +21,9 @@ from sqlalchemy import Connection
 from labxchange.audit.entry import Entry
 from labxchange.audit.events import Event
 from labxchange.dataset.listing import Listing, make_listing
-from labxchange.dataset.manifest import FileDigests, make_manifest
+from labxchange.dataset.manifest import FileDigests, Manifest, make_manifest
 from labxchange.dataset.names import escape
-from labxchange.errors import InputError, LabxchangeError
+from labxchange.errors import InputError, LabxchangeError, NodeLocked
 from labxchange.files.hashing import CacheKey, FileHash, Hashed, hash_files
 from labxchange.files.scan import Scan, Sources, scan
 from labxchange.identity.statement import parse, sign
@@ -31,6 +31,7 @@ from labxchange.node.catalog import Catalog
 from labxchange.node.contacts import Contacts
 from labxchange.node.core import Core
 from labxchange.node.grants import Grants, Terms
+from labxchange.node.naming import named
 from labxchange.node.values import ShareInfo
 from labxchange.settings import GRANT_DAYS
 from labxchange.sharing.share import Share
@@ -74,28 +75,30 @@ class Shares:
     async def create(self, paths: list[str], recipients: list[str], terms: Terms, *, share: str = "") -> ShareInfo:
         """Share files or a folder with contacts, as a new share or as the next version of one's own share ``share``.
 
+        What is looked up before the files are listed is looked up again after: meanwhile a contact may have been blocked, and
+        another version may have taken the number.
+
         Raises:
-            InputError: of ``scan`` and of ``Contacts.find``; ``no-recipients``, ``share-unknown``, ``terms-malformed``.
+            InputError: of ``scan`` and of ``Contacts.find``; ``no-recipients``, ``contact-blocked``, ``share-unknown``,
+                ``terms-malformed``, ``statement-invalid``.
         """
         self._core.require()
-        people = [self._contacts.find(text) for text in dict.fromkeys(recipients)]
-        if not people:
-            raise InputError("no-recipients", "Name at least one contact to share with.", hint="`labxchange contact list`.")
-        for person in people:
-            if person.state == "blocked":
-                raise InputError(
-                    "contact-blocked", f"{person.name} is blocked.", hint="`labxchange contact unblock`, if you are sure."
-                )
-        share_id, version = self._next(share)
-        if share:
-            terms = self._inherit(terms, share_id)
-        start, end = self._period(terms)
+        keys = [person.key for person in self._people(recipients)]
+        share_id = self.find(share).share if share else ""
+        self._period(terms)
         found = await asyncio.to_thread(scan, [Path(path) for path in paths])
         if not found.files:
             raise InputError(
                 "nothing-to-share", "There is no file to share here.", hint="Files that were left out: none or links."
             )
+        # No await from here to the end of the transaction: nothing comes between these checks and their effect.
+        self._core.require()
+        people = self._people(keys)
+        if share_id:
+            terms = self._inherit(terms, share_id)
         terms = replace(terms, title=_title(terms.title or Path(paths[0]).resolve().name))
+        start, end = self._period(terms)
+        share_id, version = self._next(share_id)
         row = self._record(found, people, terms, share_id=share_id, version=version, start=start, end=end)
         self._begin_hashing(row, found)
         for person in people:
@@ -103,17 +106,28 @@ class Shares:
         self._core.notices.publish("share", share_id)
         return self.info(row)
 
-    def _next(self, share: str) -> tuple[str, int]:
-        if not share:
+    def _people(self, recipients: list[str]) -> list[Contact]:
+        """The contacts that are named, none of them blocked."""
+        people = list({person.key: person for person in map(self._contacts.find, recipients)}.values())
+        if not people:
+            raise InputError("no-recipients", "Name at least one contact to share with.", hint="`labxchange contact list`.")
+        for person in people:
+            if person.state == "blocked":
+                raise InputError(
+                    "contact-blocked", f"{person.name} is blocked.", hint="`labxchange contact unblock`, if you are sure."
+                )
+        return people
+
+    def _next(self, share_id: str) -> tuple[str, int]:
+        if not share_id:
             return self._core.random_bytes(16).hex(), 1
-        row = self.find(share)
         with self._core.database.begin() as tx:
-            return row.share, rows.newest_version(tx, row.share) + 1
+            return share_id, rows.newest_version(tx, share_id, self._core.me) + 1
 
     def _inherit(self, terms: Terms, share_id: str) -> Terms:
         """A new version keeps the name and place of the share unless told otherwise."""
         with self._core.database.begin() as tx:
-            row = rows.share(tx, share_id, rows.newest_version(tx, share_id))
+            row = rows.share(tx, share_id, rows.newest_version(tx, share_id, self._core.me))
             assert row is not None
             envelope = statements.get(tx, row.statement)
         assert envelope is not None
@@ -137,21 +151,17 @@ class Shares:
         identity, now = self._core.require(), self._core.clock.now()
         head, body = make_listing(found.files, issuer=self._core.me, issued=now, share=share_id, version=version)
         listing = sign(head, identity)
-        try:
-            share = self._core.sign(
-                Share,
-                share=share_id,
-                version=version,
-                listing=listing.id,
-                title=terms.title,
-                note=terms.note,
-                study=terms.study,
-                site=terms.site,
-                category=terms.category,
-            )
-            msgspec.convert(msgspec.to_builtins(share.body), Share)
-        except (msgspec.ValidationError, ValueError):
-            raise InputError("terms-malformed", "A title, note, study, site or category is too long.") from None
+        share = self._core.sign(
+            Share,
+            share=share_id,
+            version=version,
+            listing=listing.id,
+            title=terms.title,
+            note=terms.note,
+            study=terms.study,
+            site=terms.site,
+            category=terms.category,
+        )
         skipped = tuple((item.path, item.reason) for item in found.skipped[:1000])
         origin = msgspec.msgpack.encode(Origin(sources=found.sources, skipped=skipped))
         row = ShareRow(
@@ -190,7 +200,7 @@ class Shares:
             statements.put_body(tx, body)
             for statement in (listing, share):
                 statements.put(tx, statement, about=share_id, now=now)
-            rows.put_share(tx, row)
+            rows.add_share(tx, row)
             for person in people:
                 self._grants.issue(tx, row, person, terms, start=start, end=end, base=made)
         return row
@@ -208,6 +218,8 @@ class Shares:
             if self._stopping.is_set():
                 return
             self._sign_manifest(row, digests, chunks)
+        except NodeLocked:
+            return  # as after a stop: the next unlock hashes again
         except LabxchangeError as error:
             self._fail(row, error)
         finally:
@@ -290,11 +302,13 @@ class Shares:
         with self._core.database.begin() as tx:
             pending = [row for row in rows.owned_shares(tx, self._core.me) if row.state == "hashing"]
         for row in pending:
+            if (row.share, row.version) in self._hashing:
+                continue
             origin = msgspec.msgpack.decode(row.source, type=Origin)
             self._begin_hashing(row, Scan(self._catalog.load(row).files, origin.sources, []))
 
     async def hashed(self, share: str, version: int) -> None:
-        """Wait until the manifest of a share version is signed, or hashing failed."""
+        """Wait until the manifest of a share version is signed, or hashing failed or was interrupted (state ``hashing``)."""
         task = self._hashing.get((share, version))
         if task is not None:
             await asyncio.shield(task)
@@ -305,21 +319,22 @@ class Shares:
 
     # --- looking up ---------------------------------------------------------------------------------------------------
     def find(self, text: str) -> ShareRow:
-        """The newest own version that ``text`` names: share id or its beginning, or title; ``ID/2`` a version of it.
+        """The newest own version that ``text`` names, as ``naming`` reads it.
 
         Raises:
             InputError: ``share-unknown``, ``share-ambiguous``.
         """
-        name, _, number = text.partition("/") if text.rpartition("/")[2].isdigit() else (text, "", "")
+        return self.find_version(text)[0]
+
+    def find_version(self, text: str) -> tuple[ShareRow, int]:
+        """The same, and the version that ``text`` names (0: none in particular)."""
         with self._core.database.begin() as tx:
-            owned = rows.owned_shares(tx, self._core.me)
-        found = {row.share for row in owned if row.title == name or (len(name) >= 6 and row.share.startswith(name))}
-        if len(found) > 1:
-            raise InputError("share-ambiguous", f"{escape(name)!r} could be {len(found)} shares.", hint="Use the share's id.")
-        versions = [row for row in owned if row.share in found and (not number or row.version == int(number))]
-        if not versions:
+            found = named(text, rows.owned_shares(tx, self._core.me))
+        if found.shares > 1:
+            raise InputError("share-ambiguous", f"{escape(text)!r} could be {found.shares} shares.", hint="Use the share's id.")
+        if not found.rows:
             raise InputError("share-unknown", f"There is no share {escape(text)!r}.", hint="`labxchange share status` shows all.")
-        return max(versions, key=lambda row: row.version)
+        return max(found.rows, key=lambda row: row.version), found.version
 
     def scope(self, row: ShareRow) -> Share:
         """The share statement: study, site and category for entries about it."""
@@ -337,10 +352,11 @@ class Shares:
         with self._core.database.begin() as tx:
             current = rows.share(tx, row.share, row.version) or row
             envelope = statements.get(tx, current.listing)
-            manifest = self._catalog.load(current).manifest if current.manifest else None
+            signed = statements.get(tx, current.manifest) if current.manifest else None
             grants = rows.grants_of(tx, row.share, row.version)
         assert envelope is not None
         listing = parse(envelope, Listing).body
+        manifest = parse(signed, Manifest).body if signed else None
         origin = msgspec.msgpack.decode(current.source, type=Origin)
         return ShareInfo(
             share=current.share,
@@ -350,8 +366,8 @@ class Shares:
             reason=origin.reason,
             files=listing.files,
             bytes=listing.bytes,
-            left_out=manifest.body.left_out if manifest else 0,
-            root=manifest.body.root if manifest else "",
+            left_out=manifest.left_out if manifest else 0,
+            root=manifest.root if manifest else "",
             created=current.stored_ms,
             skipped=origin.skipped,
             recipients=tuple(status for grant in grants for status in self._grants.recipients(grant)),

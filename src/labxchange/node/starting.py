@@ -20,6 +20,8 @@ from labxchange.node.home import HOME_VARIABLE, Home
 
 _START_TIMEOUT_S = 20.0
 _POLL_S = 0.02
+_started: list[subprocess.Popen[bytes]] = []
+"""Nodes that this process started: kept, so that one that ended is reaped at the next start."""
 
 
 def answers(home: Home) -> bool:
@@ -51,7 +53,9 @@ def start(home: Home) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if answers(home):
             return
+        _started[:] = [process for process in _started if process.poll() is None]
         process = _spawn(home)
+        _started.append(process)
         deadline = time.monotonic() + _START_TIMEOUT_S
         while time.monotonic() < deadline:
             if answers(home):

@@ -6,6 +6,8 @@ a person decides; both checkpoints are kept as evidence. The rule itself is ``au
 
 from __future__ import annotations
 
+import asyncio
+
 from msgspec.structs import replace
 
 from labxchange.audit.checkpoint import (
@@ -21,6 +23,7 @@ from labxchange.audit.checkpoint import (
 from labxchange.audit.events import Event
 from labxchange.audit.witness import EpochStart, Forked, Restored, RolledBack, Seen, held_size, judge, may_cosign
 from labxchange.errors import PeerError, RefusedError
+from labxchange.identity.card import parse_card
 from labxchange.identity.fingerprint import fingerprint
 from labxchange.net.channel import Channel, Stream
 from labxchange.node.budget import Budget
@@ -51,6 +54,7 @@ class Witnessing:
         self._core = core
         self._contacts = contacts
         self._budget = budget
+        self._turns: dict[str, asyncio.Lock] = {}
 
     # --- our trail ----------------------------------------------------------------------------------------------------
     async def show(self, channel: Channel) -> None:
@@ -119,9 +123,11 @@ class Witnessing:
             RefusedError: ``trail-diverged``, ``trail-rolled-back``, ``trail-stopped``.
             PeerError, IntegrityError: the note or the proof is malformed or not the peer's.
         """
+        async with self._turns.setdefault(channel.peer_key.hex(), asyncio.Lock()):  # two heads at once are judged one by one
+            await self._answer(channel, stream, request)
+
+    async def _answer(self, channel: Channel, stream: Stream, request: Witness) -> None:
         key = channel.peer_key.hex()
-        row = self._contacts.get(key)
-        assert row is not None
         checkpoint = self._verified(channel, request.note)
         with self._core.database.begin() as tx:
             seen = people.witnessed_of(tx, key)
@@ -134,6 +140,9 @@ class Witnessing:
         held = held_size(checkpoint, epoch_start)
         earlier = next((_seen(item) for item in seen if held is not None and item.size <= held), None)
         judgement = judge(newest, checkpoint, old_size=given.old, proof=given.proof, epoch_start=epoch_start, earlier=earlier)
+        row = self._contacts.get(key)
+        if row is None or row.trail in STOPPED:
+            raise RefusedError("trail-stopped", "Your audit trail contradicts what was seen of it; a person must decide first.")
         if not may_cosign(judgement):
             self._stop(row, checkpoint, request.note, judgement)
         line = cosign(
@@ -151,7 +160,9 @@ class Witnessing:
         self._verified(channel, note)
 
     def _verified(self, channel: Channel, note: str) -> Checkpoint:
-        checkpoint = verify_note(parse_note(note), bytes.fromhex(channel.card.body.trail_key))
+        row = self._contacts.get(channel.peer_key.hex())
+        assert row is not None
+        checkpoint = verify_note(parse_note(note), bytes.fromhex(parse_card(row.card).body.trail_key))
         if parse_origin(checkpoint.origin).fingerprint != fingerprint(channel.peer_key):
             raise PeerError("foreign-trail", "The other node showed the trail of somebody else as its own.")
         return checkpoint
@@ -161,7 +172,9 @@ class Witnessing:
         entries = []
         if isinstance(judgement, Restored):
             text = f"restored, {judgement.missing} entries missing"
-            entries.append(self._contacts.entry(Event.TRAIL_RESTORED, row, object_type="trail", new=text))
+            entries.append(
+                self._contacts.entry(Event.TRAIL_ROLLED_BACK, row, object_type="trail", new=text, result_code="restored")
+            )
             row = replace(row, trail=text)
         with self._core.act(*entries) as tx:
             people.put_witnessed(tx, witnessed)

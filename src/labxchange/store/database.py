@@ -143,7 +143,7 @@ class Database:
         try:
             copy = sqlite3.connect(target)
             try:
-                raw.backup(copy)
+                raw.backup(copy, pages=256, sleep=0.01)
                 copy.execute("PRAGMA journal_mode=DELETE")
                 copy.execute("PRAGMA synchronous=FULL")
                 copy.executemany("INSERT OR REPLACE INTO settings VALUES (?, ?)", settings.items())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from msgspec.structs import asdict
 from sqlalchemy import ColumnElement, Connection, func, select
 from sqlalchemy.dialects.sqlite import insert
 
@@ -60,8 +61,20 @@ def shares_of_listing(tx: Connection, listing: str) -> list[ShareRow]:
     return all_shares(tx, shares.c.listing == listing)
 
 
-def newest_version(tx: Connection, share_id: str) -> int:
-    return int(tx.execute(select(func.max(shares.c.version)).where(shares.c.share == share_id)).scalar() or 0)
+def newest_version(tx: Connection, share_id: str, owner: str) -> int:
+    """The newest version of ``owner``'s share; 0 when there is none."""
+    query = select(func.max(shares.c.version)).where(shares.c.share == share_id, shares.c.owner == owner)
+    return int(tx.execute(query).scalar() or 0)
+
+
+def owners(tx: Connection, share_id: str) -> set[str]:
+    """Whose share this is: one key, or nobody's yet."""
+    return set(tx.execute(select(shares.c.owner).where(shares.c.share == share_id).distinct()).scalars())
+
+
+def add_share(tx: Connection, row: ShareRow) -> None:
+    """A version that is not there yet; a second one under its number is an error."""
+    tx.execute(insert(shares).values(**asdict(row)))
 
 
 def put_share(tx: Connection, row: ShareRow) -> None:

@@ -62,6 +62,12 @@ def of_kind(tx: Connection, kind: str) -> list[bytes]:
     return list(tx.execute(query.order_by(statements.c.stored_ms, statements.c.id)).scalars())
 
 
+def ids_of_kind(tx: Connection, kind: str) -> list[str]:
+    """The ids of all statements of a kind, in the order of ``of_kind``: to read many of them one by one."""
+    query = select(statements.c.id).where(statements.c.kind == kind)
+    return list(tx.execute(query.order_by(statements.c.stored_ms, statements.c.id)).scalars())
+
+
 def post(tx: Connection, peer: str, statement: str) -> None:
     """Put a kept statement into the outbox for ``peer``."""
     tx.execute(insert(outbox).values(peer=peer, statement=statement))
@@ -96,11 +102,6 @@ def put_body(tx: Connection, data: bytes) -> str:
     ]
     tx.execute(insert(bodies).on_conflict_do_nothing(), pages)
     return digest
-
-
-def put_page(tx: Connection, digest: str, page: int, data: bytes) -> None:
-    """Keep one page of a body whose digest is checked when it is whole."""
-    tx.execute(insert(bodies).values(digest=digest, page=page, data=data).on_conflict_do_nothing())
 
 
 def page_of(tx: Connection, digest: str, page: int) -> tuple[bytes, bool] | None:

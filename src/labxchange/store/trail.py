@@ -254,7 +254,7 @@ class Trail:
     def epoch_begin(self, tx: Connection) -> int | None:
         """The seq of this epoch's first entry, ``trail.restored``; None for the first epoch of a trail."""
         where = trail_entries.c.event == Event.TRAIL_RESTORED.value
-        for seq in tx.execute(select(trail_entries.c.seq).where(where).order_by(trail_entries.c.seq.desc())).scalars():
+        for seq in tx.execute(select(trail_entries.c.seq).where(where).order_by(trail_entries.c.seq)).scalars().all():
             if parse(self.leaf(tx, seq)).origin == self.origin:
                 return int(seq)
         return None
