@@ -33,7 +33,7 @@ IN_FLIGHT_BYTES = 4 * (FETCH_BYTES + CHUNK_BYTES)
 """Four requests, each of at least one chunk."""
 LOST_MAX_BYTES = 2 * JOURNAL_BYTES + IN_FLIGHT_BYTES
 """A window that is being flushed, the next one that fills meanwhile, and what is under way."""
-_PATIENCE_S = 25.0
+_PATIENCE_S = 60.0
 _COUNTS = {
     "hash": 40,
     "write": 25,

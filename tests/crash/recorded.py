@@ -1,9 +1,10 @@
 """A node whose system calls are recorded: ``strace ... python -m tests.crash.recorded FOLDER NAME [normal]``.
 
 It takes calls on its standard input and answers on its standard output, one JSON line each. All that it vouches for - to the
-face that calls, or to the contact it is connected with - is first written to ``/dev/null``, where the recording sees it: answers, heads
-of the trail, journal rows, statements that were sent or taken, heads that were cosigned. Before each sync it writes from which
-place in the source it comes. ``normal`` weakens the database to ``synchronous=NORMAL``, to show that the test notices.
+face that calls, or to the contact it is connected with - is first written to ``/dev/null``, where the recording sees it:
+answers, heads of the trail, journal rows, statements that were sent or taken, heads that were cosigned. Before each sync it
+writes from which place in the source it comes. ``normal`` weakens the database to ``synchronous=NORMAL``, to show that the test
+notices.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Each call with which the recipient writes (``files.quarantine``), the sender reads, and keys and exports are written fails once
 with each error, or writes less than it was given: the transfer pauses, or names the file, says why with a code that stands in
-the trail too, and goes on afterwards; an action is refused as a whole. The database's own calls fail by strace. A full disk, of the
-trail or of the data, on either side, loses nothing and can be freed.
+the trail too, and goes on afterwards; an action is refused as a whole. The database's own calls fail by strace. A full disk, of
+the trail or of the data, on either side, loses nothing and can be freed.
 """
 
 from __future__ import annotations

@@ -68,6 +68,7 @@ class _Round:
         self.folder = pair.folder / "source"
         self.destination = pair.folder / "received"
         self.kills = 0
+        self._armed: dict[str, str] = {}
         self.how: list[str] = []
         self.transfer = ""
 
@@ -153,7 +154,7 @@ class _Round:
             try:
                 return await self.pair.nodes[name].call(verb, **given)
             except Died:
-                await self._rise(name, self._armed)
+                await self._rise(name, self._armed.get(name, "?"))
                 if not again:
                     return None
             except Refused as error:
@@ -161,11 +162,9 @@ class _Round:
                     raise
                 return None
 
-    _armed = "?"
-
     async def _arm(self, name: str) -> None:
         trap = self.pair.trap(name)
-        self._armed = trap[0]
+        self._armed[name] = trap[0]
         try:
             await self.pair.arm(name, trap)
         except Died:
@@ -185,14 +184,14 @@ class _Round:
             await self._kill(victim)
 
     async def _kill(self, victim: str) -> None:
-        self._armed = "moment"
+        self._armed[victim] = "moment"
         if not self.pair.nodes[victim].dead.is_set():
             await self.pair.nodes[victim].kill()
 
     async def _tend(self) -> None:
         for name in ("Ada", "Bo"):
             if self.pair.nodes[name].dead.is_set():
-                await self._rise(name, self._armed)
+                await self._rise(name, self._armed.get(name, "?"))
 
     async def _rise(self, name: str, how: str) -> None:
         self.pair.kills[f"{name} {how}"] += 1

@@ -87,6 +87,8 @@ class _Host:
             (channel, "SILENCE_MAX_S", 1.5),
             (receive, "JOURNAL_BYTES", JOURNAL_BYTES),
             (receive, "FETCH_BYTES", FETCH_BYTES),
+            (peers, "DIAL_TIMEOUT_S", 2.0),
+            (peers, "RETRY_IDLE_S", 0.4),
             *((module, "RETRY_FIRST_S", 0.1) for module in (peers, receiving)),
             *((module, "RETRY_LAST_S", 0.4) for module in (peers, receiving)),
         ):

@@ -42,7 +42,7 @@ def test_unverified_contacts_are_told_a_number_and_nothing_more(tmp_path: Path) 
         files = write_files(tmp_path / "data", {"secret name.txt": b"secret"})
         made = await ada.node.share_create(paths=[str(tmp_path / "data")], to=["Bo"], title="Secret title")
         await wait_for(lambda: bo.node.serving.waiting_from(ada.node.core.me), what="the number")
-        assert bo.node.serving.waiting_from(ada.node.core.me) == (await contact(ada, "Bo")).waiting > 0
+        assert bo.node.serving.waiting_from(ada.node.core.me) == (await contact(bo, "Ada")).offers == 1
         assert await bo.node.inbox_list() == []
         with bo.node.core.database.begin() as tx:
             kinds = [kind for kind in ("share", "listing", "grant", "offer") if statements.of_kind(tx, kind)]

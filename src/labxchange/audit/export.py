@@ -8,6 +8,7 @@ needs for the entries it leaves out. The format is ``docs/spec/audit.md``.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 
@@ -257,9 +258,9 @@ def csv_lines(rows: Iterable[dict[str, str]]) -> Iterator[str]:
 
 
 def jsonl_lines(rows: Iterable[dict[str, str]]) -> Iterator[str]:
-    """One JSON object a line; empty cells are left out."""
+    """One JSON object a line, in ASCII; empty cells are left out."""
     for cells in rows:
-        yield dump_json({name: text for name, text in cells.items() if text}).decode() + "\n"
+        yield json.dumps({name: text for name, text in cells.items() if text}, separators=(",", ":")) + "\n"
 
 
 _FORMULA = frozenset("=+-@\t\r\n|%＝＋－＠")

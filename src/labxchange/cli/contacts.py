@@ -36,12 +36,18 @@ def _draw(contact: ContactInfo) -> None:
             ("addresses", ", ".join(contact.addresses)),
             ("connected", "yes" if contact.connected else "no"),
             ("waiting for them", screen.number(contact.waiting, "message") if contact.waiting else ""),
+            ("they offer", _offers(contact)),
             ("alert", contact.alert),
             ("their trail", contact.trail),
             ("added", times.moment(contact.added)),
             ("verified", times.moment(contact.verified) if contact.verified else ""),
         ]
     )
+
+
+def _offers(contact: ContactInfo) -> str:
+    """What waits at theirs and cannot come yet."""
+    return f"{screen.number(contact.offers, 'offer')}, once they have verified you" if contact.offers else ""
 
 
 def _draw_met(contact: ContactInfo) -> None:
@@ -60,7 +66,7 @@ def _draw_list(contacts: list[ContactInfo]) -> None:
                 contact.state,
                 "yes" if contact.connected else "no",
                 contact.fingerprint.partition("-")[0],
-                contact.alert or (f"their trail: {contact.trail}" if contact.trail else ""),
+                contact.alert or (f"their trail: {contact.trail}" if contact.trail else _offers(contact)),
             )
             for contact in contacts
         ],

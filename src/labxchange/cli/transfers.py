@@ -104,6 +104,11 @@ def inbox(as_json: AsJson = False) -> None:
     from labxchange.node.verbs import Verbs
 
     screen.show(reach.call(Verbs.inbox_list), _draw_inbox, as_json=as_json)
+    if not as_json:
+        for contact in reach.call(Verbs.contact_list):
+            if contact.offers:
+                told = screen.number(contact.offers, "offer")
+                screen.remark(f"{contact.name} has {told} for you, which can come once they have verified you by your six words.")
 
 
 def receive(

@@ -16,8 +16,10 @@ Checking digests, the journal and the trail are left to the callers.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
+import hashlib
 import os
 import re
 import stat
@@ -288,6 +290,29 @@ class Quarantine:
         os.close(descriptor)
         return None
 
+    def take_for_released(self, item: Release, digest: bytes) -> bool:
+        """True when the file that has the name already is a regular one with this size and SHA-256: it is flushed, and the part,
+        which holds the same, is removed."""
+        with self._lock, mapping(self._place), Folders(self._top) as folders:
+            try:
+                descriptor = folders.open_file(item.path)
+            except OSError as error:
+                if error.errno in (errno.ENOENT, errno.ENXIO, *_ITEM_ERRORS):
+                    return False
+                raise
+            with open(descriptor, "rb", buffering=0) as there:
+                info = os.fstat(descriptor)
+                if not stat.S_ISREG(info.st_mode) or info.st_size != item.size:
+                    return False
+                if hashlib.file_digest(there, "sha256").digest() != digest:
+                    return False
+                self._synced(os.fsync, descriptor)
+            self._synced(os.fsync, folders.descriptor(above(item.path)))
+            self._parts.forget(item.file)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(_part(item.file), dir_fd=self._folder)
+            return True
+
     def size(self, index: int) -> int | None:
         """Bytes from the beginning to the last one written of a part; None when there is none."""
         with mapping(self._part_place(index)):
@@ -442,12 +467,14 @@ class Quarantine:
             info = os.fstatvfs(self._top)
         return info.f_bavail * info.f_frsize
 
-    def discard(self) -> None:
-        """Delete all parts and the private folder; closes this object. What was released stays."""
+    def discard(self, *, keep: Iterable[int] = ()) -> None:
+        """Delete all parts but those to ``keep``, and the private folder when it is empty; closes this object. What was released
+        stays."""
+        kept = {_part(index) for index in keep}
         with self._lock, mapping(self._place):
             self._parts.close()
             with os.scandir(self._folder) as entries:
-                names = [entry.name for entry in entries]
+                names = [entry.name for entry in entries if entry.name not in kept]
             for name in names:
                 os.unlink(name, dir_fd=self._folder)
         self.remove_if_empty()

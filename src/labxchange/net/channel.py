@@ -14,6 +14,7 @@ silent for 15 s is over. Who may connect is ``endpoint``'s and the node's; what 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import deque
 from collections.abc import Awaitable, Callable
 from types import TracebackType
@@ -42,6 +43,8 @@ RESERVE_BYTES = 1 << 18
 PING_INTERVAL_S = 5.0
 SILENCE_MAX_S = 15.0
 REFUSAL_LINGER_S = 1.0
+_CODE = re.compile(r"[a-z0-9-]{1,64}\Z")
+"""What may stand as the reason of a peer; anything else is no reason."""
 
 
 class Closed(msgspec.Struct, frozen=True):
@@ -213,7 +216,8 @@ class Link:
             self._end(Closed("gave-up", "peer"))
         elif self.closed is None:
             by_peer = event.frame_type is None
-            self._end(Closed(event.reason_phrase if by_peer else "connection-lost", "peer" if by_peer else "network"))
+            code = event.reason_phrase if by_peer and _CODE.match(event.reason_phrase) else ""
+            self._end(Closed(code if by_peer else "connection-lost", "peer" if by_peer else "network"))
         self.discard("over")
 
     def _session_events(self) -> None:

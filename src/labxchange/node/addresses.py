@@ -23,6 +23,15 @@ def local_addresses(host: str) -> list[str]:
     return found or ["127.0.0.1"]
 
 
+def own_address(host: str) -> str:
+    """Where this machine reaches a port that it opened on ``host`` itself; the loopback address when it listens on all."""
+    if not host or host == "0.0.0.0":  # noqa: S104  a comparison, nothing is bound
+        return "127.0.0.1"
+    if host == "::":
+        return "[::1]"
+    return f"[{host}]" if ":" in host else host
+
+
 def _towards(family: socket.AddressFamily, target: str) -> str:
     """The source address the system would use towards ``target``; nothing is sent."""
     try:

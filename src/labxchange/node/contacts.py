@@ -82,7 +82,7 @@ class Contacts:
         row = self.get(key)
         return row.name if row else f"unknown key {key[:12]}"
 
-    def info(self, row: Contact, *, connected: bool) -> ContactInfo:
+    def info(self, row: Contact, *, connected: bool, offers: int) -> ContactInfo:
         card = parse_card(row.card).body
         with self._core.database.begin() as tx:
             waiting = statements.count_posted(tx, row.key)
@@ -97,6 +97,7 @@ class Contacts:
             addresses=tuple(card.addresses),
             connected=connected,
             waiting=waiting,
+            offers=offers,
             alert=row.alert,
             trail=row.trail,
             added=row.added_ms,

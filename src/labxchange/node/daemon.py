@@ -7,12 +7,14 @@ crash leaves behind - a socket file, a lock file - is taken over: the database's
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
 import socket
 import sys
 from pathlib import Path
+from typing import TextIO
 
 import uvicorn
 
@@ -25,7 +27,42 @@ from labxchange.node.node import Node
 LISTEN_VARIABLE = "LABXCHANGE_LISTEN"
 """Numeric address to listen on; all of the machine's when it is not set."""
 
+LOG_MAX_BYTES = 5 << 20
+"""A log file of this size becomes ``node.log.1``, in the place of an older one."""
+
 log = logging.getLogger("labxchange")
+
+
+class RotatingLog(logging.StreamHandler[TextIO]):
+    """Writes to standard error; where that is the file ``path``, a full one makes room for a new one and is kept as ``.1``."""
+
+    def __init__(self, path: Path, *, max_bytes: int = LOG_MAX_BYTES) -> None:
+        super().__init__(sys.stderr)
+        self._path = path
+        self._max_bytes = max_bytes
+
+    def emit(self, record: logging.LogRecord) -> None:
+        super().emit(record)
+        with contextlib.suppress(OSError, ValueError):  # ValueError: standard error is no file
+            self._rotate(self.stream.fileno())
+
+    def _rotate(self, descriptor: int) -> None:
+        status = os.fstat(descriptor)
+        if status.st_size < self._max_bytes or not os.path.samestat(status, os.lstat(self._path)):
+            return
+        os.rename(self._path, self._path.with_name(self._path.name + ".1"))
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        fresh = os.open(self._path, flags, 0o600)
+        try:
+            for target in {descriptor, *self._streams(status)}:
+                os.dup2(fresh, target)
+        finally:
+            os.close(fresh)
+
+    @staticmethod
+    def _streams(status: os.stat_result) -> list[int]:
+        """Standard output and error, where they are that file too: what a crash says must not be lost with the old one."""
+        return [number for number in (1, 2) if os.path.samestat(status, os.fstat(number))]
 
 
 class _Server(uvicorn.Server):
@@ -63,6 +100,7 @@ async def _serve_local(home: Home, node: Node) -> None:
     try:
         await stop.wait()
     finally:
+        node.core.notices.close()
         server.should_exit = True
         await task
         listener.close()
@@ -83,10 +121,11 @@ def _listener(path: Path) -> socket.socket:
 
 def main() -> int:
     """Entry of the process; exit code 1 when the node cannot start."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    home = Home()
+    form = "%(asctime)s %(name)s %(levelname)s %(message)s"
+    logging.basicConfig(level=logging.INFO, format=form, handlers=[RotatingLog(home.log)])
     for noisy in ("quic", "httpx", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    home = Home()
     try:
         asyncio.run(serve(home, host=os.environ.get(LISTEN_VARIABLE, "")))
     except LabxchangeError as error:

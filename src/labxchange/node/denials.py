@@ -1,4 +1,5 @@
-"""Refusals that could be repeated without end, written once a minute for each peer and reason, with their count.
+"""Refusals that could be repeated without end, written once a minute for each peer and reason, with their count; those beyond a
+number of peers and reasons together, so that nobody makes more kinds of them by making up reasons.
 
 So every refusal is in the trail, and nobody can fill the disk with entries.
 """
@@ -41,7 +42,7 @@ class Denials:
         now = self._core.clock.now()
         full = len(self._counts) >= _MAX_KEYS or (stranger and len(self._strangers) >= _MAX_STRANGERS)
         if kind not in self._counts and full:
-            kind, entry = (event, code, "others"), None
+            kind, entry = (event, "various", "others"), None
         written, pending = self._counts.get(kind, (0, 0))
         if written and 0 <= now - written < _WINDOW_MS:
             self._counts[kind] = (written, pending + 1)

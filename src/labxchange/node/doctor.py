@@ -17,6 +17,7 @@ from labxchange.errors import LabxchangeError, PeerError, RefusedError
 from labxchange.identity.card import parse_card
 from labxchange.identity.statement import parse
 from labxchange.net.sockets import BUFFER_BYTES
+from labxchange.node.addresses import own_address
 from labxchange.node.clock import utc_text, wall_ms
 from labxchange.node.values import Diagnosis
 from labxchange.settings import DEFAULT_PORT
@@ -75,7 +76,7 @@ def _keys(node: Node) -> Diagnosis:
 async def _port(node: Node) -> list[Diagnosis]:
     if not node.port:
         return [_problem("port", "The node does not listen, so nobody can reach it.", "See what the check of the keys says.")]
-    if await _knock(node, f"127.0.0.1:{node.port}") != "retry":
+    if await _knock(node, f"{own_address(node.host)}:{node.port}") != "retry":
         return [
             _problem(
                 "port",

@@ -17,7 +17,7 @@ class Notices:
     """Publishes to any number of listeners; never waits for one."""
 
     def __init__(self) -> None:
-        self._listeners: set[asyncio.Queue[Notice]] = set()
+        self._listeners: set[asyncio.Queue[Notice | None]] = set()
 
     def publish(self, kind: Kind, subject: str = "") -> None:
         for queue in self._listeners:
@@ -25,11 +25,18 @@ class Notices:
                 queue.get_nowait()
             queue.put_nowait(Notice(kind=kind, id=subject))
 
+    def close(self) -> None:
+        """The node stops: every listener's stream ends."""
+        for queue in self._listeners:
+            if queue.full():
+                queue.get_nowait()
+            queue.put_nowait(None)
+
     async def listen(self) -> AsyncIterator[Notice]:
-        queue: asyncio.Queue[Notice] = asyncio.Queue(_BACKLOG)
+        queue: asyncio.Queue[Notice | None] = asyncio.Queue(_BACKLOG)
         self._listeners.add(queue)
         try:
-            while True:
-                yield await queue.get()
+            while (notice := await queue.get()) is not None:
+                yield notice
         finally:
             self._listeners.discard(queue)

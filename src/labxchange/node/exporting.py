@@ -6,7 +6,7 @@ goes on. An excerpt discloses the scopes it is about and shows only their entrie
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 
 from labxchange.audit.checkpoint import parse_note
 from labxchange.audit.events import Event
@@ -36,7 +36,7 @@ class Export:
         self._wanted = wanted
 
     def lines(self, form: str) -> Iterator[bytes]:
-        """The lines of the file, one by one."""
+        """The lines of the file, one by one, and nothing (``b""``) for each step of the work before them."""
         if form == "bundle":
             return self._bundle()
         rows = (row(parse_leaf(item.leaf), item.openings) for item in self._entries(range(self._size)))
@@ -51,8 +51,10 @@ class Export:
     def _bundle(self) -> Iterator[bytes]:
         identity, trail = self._core.require(), self._trail
         tags = {tag_of(identity.scope_key, scope): scope for scope in self._wanted}
-        chosen: Sequence[int] = self._chosen(set(tags)) if tags else range(self._size)
-        told = self._statements(chosen if tags else None)
+        chosen: Sequence[int] = range(self._size)
+        if tags:
+            chosen = yield from self._chosen(set(tags))
+        told = yield from self._told(chosen if tags else None)
         with self._core.database.begin() as tx:
             cosigned: dict[int, list[str]] = {}
             cosigners: set[str] = set()
@@ -71,7 +73,7 @@ class Export:
             owner_cards=[self._core.require_card().envelope],
             counterparty_cards=[item.card for item in known if item.key in cosigners or not tags or told],
             seen=seen,
-            statements=told,
+            statements=self._statements(told),
             items=self._items(chosen, sorted({*cosigned, *epochs, self._size}), cosigned),
             sign=identity.sign_trail,
         )
@@ -96,7 +98,7 @@ class Export:
             software=SOFTWARE,
         )
 
-    def _chosen(self, tags: set[str]) -> list[int]:
+    def _chosen(self, tags: set[str]) -> Generator[bytes, None, list[int]]:
         """Entries of the scopes, and those that any reading needs."""
         out = []
         for seq in range(self._size):
@@ -104,20 +106,30 @@ class Export:
                 leaf = parse_leaf(self._trail.leaf(tx, seq))
             if seq == 0 or leaf.event in _ALWAYS or any(scope.tag in tags for scope in leaf.scopes):
                 out.append(seq)
+            yield b""
         return out
 
-    def _statements(self, chosen: Sequence[int] | None) -> list[bytes]:
-        """The statements that the entries speak of: all of the exchange, or those of the transfers that are shown."""
+    def _told(self, chosen: Sequence[int] | None) -> Generator[bytes, None, list[str]]:
+        """Ids of the statements that the entries speak of: all of the exchange, or those of the transfers that are shown."""
         if chosen is None:
             with self._core.database.begin() as tx:
-                return [envelope for kind in _STATEMENTS for envelope in statements.of_kind(tx, kind)]
+                return [found for kind in _STATEMENTS for found in statements.ids(tx, kind)]
         named: dict[str, None] = {}
         for item in self._entries(chosen):
             info = entry_info(item)
             if info.object_type == "transfer":
                 named[info.fields.get("object_id", "")] = None
+            yield b""
+        named.pop("", None)
         with self._core.database.begin() as tx:
-            return [found for transfer in named for kind in _STATEMENTS for found in statements.about(tx, transfer, kind)]
+            return [found for transfer in named for kind in _STATEMENTS for found in statements.ids(tx, kind, about=transfer)]
+
+    def _statements(self, told: Sequence[str]) -> Iterator[bytes]:
+        for statement in told:
+            with self._core.database.begin() as tx:
+                envelope = statements.get(tx, statement)
+            assert envelope is not None
+            yield envelope
 
     def _items(self, chosen: Sequence[int], stops: list[int], cosigned: dict[int, list[str]]) -> Iterator[Item]:
         trail, pending, at = self._trail, list(stops), 0

@@ -158,7 +158,7 @@ class Grants:
         """End the grants of a share at once, for one contact or for all; a running transfer is cut.
 
         Raises:
-            InputError: ``contact-unknown``, ``grant-none``.
+            InputError: ``contact-unknown``, ``grant-none``, ``statement-invalid``.
         """
         self._core.require()
         for grant in self._live(share, version, contact):
@@ -202,14 +202,17 @@ class Grants:
         """Move the end of the grants of a share (version 0: all), for one contact or for all.
 
         Raises:
-            InputError: as ``revoke``; ``grant-end-in-past``.
+            InputError: as ``revoke``; ``grant-end-in-past``; nothing was changed.
         """
         identity, now = self._core.require(), self._core.clock.now()
+        changes: list[tuple[GrantRow, Grant, Signed[Grant]]] = []
         for grant in self._live(share, version, contact):
             with self._core.database.begin() as tx:
                 old = parse(statements.get(tx, grant.statement) or b"", Grant).body
+            changes.append((grant, old, sign(changed(old, issued=now, not_after=until), identity)))
+        for grant, old, fresh in changes:  # all are allowed, or none is changed
+            with self._core.database.begin() as tx:
                 recipients = rows.recipients(tx, grant.grant)
-            fresh: Signed[Grant] = sign(changed(old, issued=now, not_after=until), identity)
             entry = self._grant_entry(
                 Event.GRANT_CHANGED,
                 grant,

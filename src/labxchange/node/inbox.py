@@ -131,7 +131,11 @@ class Inbox:
         self._core.notices.publish("inbox", body.share)
 
     def take_revocation(self, signed: Signed[Revocation]) -> str:
-        """Returns the grant's id, or an empty text when it is not known."""
+        """A grant ends; returns its id.
+
+        Raises:
+            PeerError: ``grant-unknown``: its issuer gave no such grant.
+        """
         with self._core.database.begin() as tx:
             row = rows.grant(tx, signed.body.grant)
         if row is None or row.owner != signed.body.issuer:
@@ -234,7 +238,7 @@ class Inbox:
         """Ask the sender for a later end; returns the sender's key.
 
         Raises:
-            InputError: ``offer-unknown``, ``grant-end-in-past``, ``grant-revoked``.
+            InputError: ``offer-unknown``, ``grant-end-in-past``, ``grant-revoked``, ``statement-invalid``.
         """
         self._core.require()
         row = self.find(text)

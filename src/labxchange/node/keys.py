@@ -88,7 +88,8 @@ class Keys:
         profile = _checked(profile)
         seed = seed or self._core.random_bytes(SEED_BYTES)
         identity = Identity(seed)
-        credential = self._new_credential(credential_file, keyring=keyring, me=identity.public.hex())
+        me = identity.public.hex()  # in a thread: a keyring may ask the person, and the node goes on meanwhile
+        credential = await asyncio.to_thread(self._new_credential, credential_file, keyring=keyring, me=me)
         sealed = await asyncio.to_thread(
             seal, seed, passphrase=passphrase, credential=credential, random_bytes=self._core.random_bytes, argon=self._argon
         )
@@ -224,7 +225,7 @@ class Keys:
         if credential_file:
             credential, how = _credential(read_secret(Path(credential_file).expanduser())), "credential"
         elif not passphrase:
-            credential, how = self._remembered()
+            credential, how = await asyncio.to_thread(self._remembered)
             if not credential:
                 raise InputError(
                     "no-unlock-method", "The node needs the passphrase.", hint="Run `labxchange node unlock` in a terminal."

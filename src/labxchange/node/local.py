@@ -7,6 +7,7 @@ types, so a malformed call is refused before anything runs.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import logging
 from collections.abc import AsyncIterator, Callable
@@ -41,6 +42,9 @@ _BROKEN = msgspec.json.encode(
         "hint": "`labxchange node logs` shows it: please report it.",
     }
 )
+
+_DENIED = frozenset({"verb-unknown", "call-malformed", "call-too-large"})
+"""Calls that no face of ours makes: they are entries, counted by the minute."""
 
 log = logging.getLogger("labxchange")
 
@@ -81,6 +85,9 @@ def application(node: Node, *, stop: Callable[[], None]) -> Starlette:
             given = await _decode(request, decoder)
             result = await getattr(node, name)(**msgspec.structs.asdict(given))
         except LabxchangeError as error:
+            if error.code in _DENIED:
+                with contextlib.suppress(LabxchangeError):  # a trail that cannot be written must not hide the answer
+                    node.denials.note(error.code, "the local API")
             return _error(error)
         except Exception:
             log.exception("the verb %s failed", name)

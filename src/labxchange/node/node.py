@@ -48,6 +48,7 @@ from labxchange.node.witnessing import STOPPED, Witnessing
 from labxchange.settings import CLOCK_PERSIST_S, DEFAULT_PORT, SOFTWARE
 from labxchange.store import settings, shares, statements, transfers
 from labxchange.store.database import Database
+from labxchange.store.people import Contact
 from labxchange.store.transfers import TransferRow
 
 log = logging.getLogger("labxchange")
@@ -398,8 +399,11 @@ class Node(Verbs):
 
     # --- contacts -----------------------------------------------------------------------------------------------------
     def _contact(self, text: str) -> values.ContactInfo:
-        row = self.contacts.find(text)
-        return self.contacts.info(row, connected=self.peers.connected(row.key) is not None)
+        return self._shown(self.contacts.find(text))
+
+    def _shown(self, row: Contact) -> values.ContactInfo:
+        connected = self.peers.connected(row.key) is not None
+        return self.contacts.info(row, connected=connected, offers=self.serving.waiting_from(row.key))
 
     async def contact_invite(self, *, made_for: str = "") -> values.InvitationMade:
         invitation = self.contacts.invite(made_for=made_for)
@@ -425,7 +429,7 @@ class Node(Verbs):
         return self._contact(channel.peer_key.hex())
 
     async def contact_list(self) -> list[values.ContactInfo]:
-        return [self.contacts.info(row, connected=self.peers.connected(row.key) is not None) for row in self.contacts.all()]
+        return [self._shown(row) for row in self.contacts.all()]
 
     async def contact_verify(self, *, contact: str, words: list[str]) -> values.ContactInfo:
         row = self.contacts.verify(contact, words)
@@ -673,6 +677,11 @@ class Node(Verbs):
     @property
     def port(self) -> int:
         return self._port
+
+    @property
+    def host(self) -> str:
+        """The numeric address it listens on; empty: all."""
+        return self._host
 
     def notices(self) -> AsyncIterator[values.Notice]:
         """What changes, as it changes."""

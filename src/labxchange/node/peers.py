@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Coroutine
 from ipaddress import ip_address
+from weakref import WeakSet
 
 from msgspec.structs import replace
 
@@ -83,6 +84,7 @@ class Peers:
         self._keepers: dict[str, asyncio.Task[None]] = {}
         self._wakes: dict[str, asyncio.Event] = {}
         self._dialling: dict[str, asyncio.Lock] = {}
+        self._flushed: WeakSet[Channel] = WeakSet()
         self._tasks: set[asyncio.Task[None]] = set()
         self._flushing: dict[str, asyncio.Lock] = {}
         self.endpoint = Endpoint(network=network, authority=self)
@@ -264,7 +266,7 @@ class Peers:
             self.wake(row.key)
 
     def _wanted(self, key: str) -> bool:
-        """Whoever is not blocked: they may have something for us and no way to call a node behind a firewall, or one that moved."""
+        """Whoever is not blocked: they may have something for us and no way to call a node behind a firewall, or that moved."""
         row = self._contacts.get(key)
         return row is not None and row.state != "blocked"
 
@@ -283,9 +285,12 @@ class Peers:
                 if channel is was:
                     await self.flush(key, channel)
                 await _first(wake.wait(), channel.closed())  # a new channel is flushed when it is greeted
-                delay = RETRY_FIRST_S
+                if channel in self._flushed:
+                    delay = RETRY_FIRST_S
                 if self.connected(key) is None:
-                    await asyncio.sleep(RETRY_FIRST_S)  # who hangs up at once is not called in a circle
+                    # Who hangs up at once is not called in a circle; less often each time, while nothing could be handed over.
+                    await asyncio.sleep(min(delay, RETRY_LAST_S))
+                    delay = min(delay * 2, RETRY_LAST_S)
                 continue
             except LabxchangeError:
                 pass
@@ -299,13 +304,15 @@ class Peers:
         async with self._flushing.setdefault(key, asyncio.Lock()):
             if row is None or row.state != "verified":
                 with self._core.database.begin() as tx:
-                    count = statements.count_posted(tx, key)
+                    count = statements.count_posted(tx, key, kind="offer")
                 await self.ask(channel, Waiting(offers=count), Taken)
+                self._flushed.add(channel)
                 return
             while True:
                 with self._core.database.begin() as tx:
                     batch = statements.posted(tx, key, 16)
                 if not batch:
+                    self._flushed.add(channel)
                     return
                 answer = await self.ask(channel, Deliver(statements=[envelope for _, envelope in batch]), Taken)
                 # The replies first: a kill in between makes the batch go out again, and a lost reply never comes again.

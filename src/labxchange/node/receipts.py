@@ -22,7 +22,6 @@ from labxchange.encoding import b64encode
 from labxchange.errors import InputError, PeerError
 from labxchange.identity.card import parse_card
 from labxchange.identity.statement import Signed, parse
-from labxchange.net.channel import Channel
 from labxchange.node.catalog import Loaded
 from labxchange.node.clock import local_text
 from labxchange.node.contacts import Contacts
@@ -36,6 +35,7 @@ from labxchange.store import shares as rows
 from labxchange.store import statements, transfers
 from labxchange.store.shares import ShareRow
 from labxchange.store.transfers import TransferRow
+from labxchange.transfer.intervals import Interval
 
 _RECEIPTS_MAX = 32
 """Two for each attempt that ended; what an attempt left damaged can be fetched again."""
@@ -80,8 +80,18 @@ class Receipts:
         return self.scoped(entry, share) if share else entry
 
     # --- recipient ----------------------------------------------------------------------------------------------------
-    def sign(self, row: TransferRow, share: ShareRow, loaded: Loaded, findings: Sequence[Finding], channel: Channel) -> None:
-        """Report, sign both levels, record, and post them to the sender."""
+    def sign(
+        self,
+        row: TransferRow,
+        share: ShareRow,
+        loaded: Loaded,
+        findings: Sequence[Finding],
+        *,
+        also: Sequence[Entry] = (),
+        lasting: list[Interval] | None = None,
+    ) -> None:
+        """Report, sign both levels, record, and post them to the sender; ``lasting``: all that the journal holds from now on,
+        with the entries ``also`` about it."""
         report = _report(loaded, findings)
         now = self._core.clock.now()
         counts = Counts(
@@ -151,7 +161,9 @@ class Receipts:
         fresh = replace(
             row, state=state, reason="" if intact else "not-intact", finished_ms=now, report=msgspec.msgpack.encode(report)
         )
-        with self._core.act(*entries) as tx:
+        with self._core.act(*entries, *also) as tx:
+            if lasting is not None:
+                transfers.replace_arrived(tx, row.transfer, lasting)
             for item in signed:
                 statements.put(tx, item, about=row.transfer, now=now)
                 statements.post(tx, row.peer, item.id)

@@ -2,15 +2,18 @@
 
 Life of an incoming transfer: accepted -> running <-> waiting (sender away, tried again) or paused -> verified -> completed (the
 sender countersigned), or cut (a rule of the sender ended it; it goes on when the grant allows again), failed, cancelled. It is
-kept over restarts and crashes; what the journal holds never comes again. Reports and receipts are made in ``receipts``.
+kept over restarts and crashes; what the journal holds never comes again. Only a signed statement of the sender, or the end of
+the grant, ends a transfer; trouble with the connection, and whatever else goes wrong here, waits and is tried again. Reports and
+receipts are made in ``receipts``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import shutil
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 
@@ -25,6 +28,7 @@ from labxchange.dataset.manifest import Manifest, check_chunk_digests, decode_di
 from labxchange.dataset.names import escape
 from labxchange.encoding import pack
 from labxchange.errors import InputError, IntegrityError, LabxchangeError, PeerError, RefusedError, UnavailableError
+from labxchange.files.disk_errors import mapped
 from labxchange.files.quarantine import Quarantine, Release
 from labxchange.identity.statement import parse
 from labxchange.net.channel import Channel
@@ -33,14 +37,14 @@ from labxchange.node.contacts import Contacts
 from labxchange.node.core import Core
 from labxchange.node.inbox import Inbox
 from labxchange.node.receipts import Receipts
-from labxchange.node.refusals import raise_refused, refused
+from labxchange.node.refusals import Stated, raise_refused, refused
 from labxchange.node.serving import possession_proof
 from labxchange.settings import ANSWER_S, PROGRESS_BYTES, PROGRESS_PERCENT, RETRY_FIRST_S, RETRY_LAST_S
 from labxchange.sharing.exchange import Accept, Cut, Progress
 from labxchange.store import shares as rows
 from labxchange.store import statements, transfers
 from labxchange.store.shares import GrantRow, ShareRow
-from labxchange.store.transfers import TransferRow
+from labxchange.store.transfers import State, TransferRow
 from labxchange.transfer.intervals import Interval, count
 from labxchange.transfer.receive import Download
 from labxchange.wire.control.messages import (
@@ -55,6 +59,7 @@ from labxchange.wire.control.messages import (
     encode,
 )
 
+log = logging.getLogger("labxchange")
 LIVE = ("waiting", "running")
 _FINAL_CODES = frozenset(
     {
@@ -68,6 +73,7 @@ _FINAL_CODES = frozenset(
     }
 )
 
+_CANCELLABLE = ("waiting", "running", "paused", "cut", "failed")
 _WAIT_CODES = frozenset(
     {
         *("contact-unverified", "clock-in-doubt", "grant-not-yet-valid", "trail-stopped", "manifest-not-ready"),
@@ -79,13 +85,14 @@ _WAIT_CODES = frozenset(
 
 class _Running(msgspec.Struct, kw_only=True):
     """A transfer that has a task; ``samples`` of (loop time, verified bytes) give the rate; ``ended`` is the code with which the
-    sender's statement ended it, ``again`` that the sender is to be asked anew."""
+    sender's statement ended it, ``again`` that the sender is to be asked anew, ``halting`` that a person stops it."""
 
     task: asyncio.Task[None]
     download: Download | None = None
     samples: list[tuple[float, int]] = []
     ended: str = ""
     again: bool = False
+    halting: bool = False
 
 
 class Receiving:
@@ -116,6 +123,7 @@ class Receiving:
         self.wake = wake
         self._running: dict[str, _Running] = {}
         self._nudges: dict[str, asyncio.Event] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
 
     # --- verbs --------------------------------------------------------------------------------------------------------
     def receive(self, text: str, *, destination: str = "") -> TransferRow:
@@ -143,9 +151,9 @@ class Receiving:
                 f"You have this share already, in {escape(_path_text(known[-1].destination))}.",
                 hint="Its receipt: `labxchange receipt show`.",
             )
-        if known and known[-1].state != "failed":
-            return self.resume(known[-1].transfer)
         folder = self._folder(destination, share)
+        if known and (known[-1].state != "failed" or not destination or folder == _path(known[-1])):
+            return self.resume(known[-1].transfer)
         row = TransferRow(
             transfer=self._core.random_bytes(16).hex(),
             direction="in",
@@ -182,8 +190,11 @@ class Receiving:
             InputError: ``transfer-unknown``, ``transfer-over``.
         """
         row = self._own(transfer)
+        running = self._running.get(row.transfer)
         if row.state in ("verified", "completed", "cancelled"):
             raise InputError("transfer-over", f"This transfer is {row.state}.")
+        if running is not None and running.halting and not running.task.done():
+            raise InputError("transfer-stopping", "This transfer is just being stopped.", hint="Try again in a moment.")
         if row.state not in LIVE:
             row = self._move(row, "waiting", Event.TRANSFER_RESUMED, who=self._core.who())
         self.nudge(row.peer)
@@ -192,27 +203,39 @@ class Receiving:
 
     async def pause(self, transfer: str) -> TransferRow:
         """Stop fetching; nothing verified is lost."""
-        row = self._own(transfer)
-        if row.state not in LIVE:
-            raise InputError("transfer-not-running", f"This transfer is {row.state}.")
-        await self._halt(transfer)
-        return self._move(self._own(transfer), "paused", Event.TRANSFER_PAUSED, who=self._core.who())
+        transfer = self._own(transfer).transfer
+        async with self._lock(transfer):
+            row = self._stoppable(transfer, LIVE)
+            await self._halt(transfer)
+            row = self._stoppable(transfer, LIVE)
+            return self._move(row, "paused", Event.TRANSFER_PAUSED, who=self._core.who())
 
     async def cancel(self, transfer: str) -> TransferRow:
         """Give a transfer up: what was not released is removed, and the sender is told what had arrived."""
+        self._core.require()
+        transfer = self._own(transfer).transfer
+        async with self._lock(transfer):
+            self._stoppable(transfer, _CANCELLABLE)
+            await self._halt(transfer)
+            row = self._stoppable(transfer, _CANCELLABLE)
+            who = self._core.who()
+            deleted = self.entry(Event.FILE_DELETED, row, who=who, object_type="file", reason_code="cancelled")
+            row = self._cut(row, "cancelled", state="cancelled", event=Event.TRANSFER_FAILED, also=[deleted], who=who)
+            with contextlib.suppress(LabxchangeError):
+                quarantine = Quarantine(_path(row), row.transfer)
+                await asyncio.to_thread(quarantine.discard)
+        return row
+
+    def _lock(self, transfer: str) -> asyncio.Lock:
+        """Only one person at a time stops a transfer."""
+        return self._locks.setdefault(transfer, asyncio.Lock())
+
+    def _stoppable(self, transfer: str, states: Sequence[str]) -> TransferRow:
+        """The row, when it is in one of these states; asked again after each wait."""
         row = self._own(transfer)
-        if row.state in ("verified", "completed", "cancelled"):
-            raise InputError("transfer-over", f"This transfer is {row.state}.")
-        await self._halt(transfer)
-        row = self._own(transfer)
-        self._sign_cut(row, "cancelled")
-        row = self._move(row, "cancelled", Event.TRANSFER_FAILED, code="cancelled", who=self._core.who())
-        deleted = self.entry(Event.FILE_DELETED, row, who=self._core.who(), object_type="file", reason_code="cancelled")
-        self._core.record(deleted)
-        with contextlib.suppress(LabxchangeError):
-            quarantine = Quarantine(_path(row), row.transfer)
-            await asyncio.to_thread(quarantine.discard)
-        self.wake(row.peer)
+        if row.state not in states:
+            code = "transfer-over" if row.state not in _CANCELLABLE else "transfer-not-running"
+            raise InputError(code, f"This transfer is {row.state}.")
         return row
 
     def _own(self, transfer: str) -> TransferRow:
@@ -277,7 +300,8 @@ class Receiving:
         with self._core.database.begin() as tx:
             cut = [row for row in transfers.of_grant(tx, grant) if row.direction == "in" and row.state == "cut"]
         for row in cut:
-            self.resume(row.transfer)
+            with contextlib.suppress(InputError):  # a person is giving it up
+                self.resume(row.transfer)
 
     def grant_ended(self, grant: str, code: str) -> None:
         """The sender ended a grant: what runs under it stops, and says exactly what had arrived."""
@@ -286,7 +310,7 @@ class Receiving:
         for row in live:
             running = self._running.get(row.transfer)
             if running is None or running.task.done():
-                self._end(row.transfer, RefusedError(code, "The sender ended the grant."))
+                self._end(row.transfer, Stated(code, "The sender ended the grant."))
             elif not running.ended:
                 running.ended = code
                 running.task.cancel()
@@ -317,26 +341,36 @@ class Receiving:
             self._running[row.transfer] = _Running(task=task)
 
     async def _halt(self, transfer: str) -> None:
-        running = self._running.pop(transfer, None)
+        """Stop the task; it stands as halting until it has ended, so none is started beside it."""
+        running = self._running.get(transfer)
         if running is not None:
+            running.halting = True
             running.task.cancel()
             await asyncio.gather(running.task, return_exceptions=True)
+            if self._running.get(transfer) is running:
+                del self._running[transfer]
 
     async def _follow(self, transfer: str) -> None:
-        """Until the transfer is over, also when the sender's statement ends it in the middle."""
-        over = False
-        while not over:
+        """Until the transfer is over, also when the sender's statement ends it in the middle, and whatever else goes wrong: an
+        error that nobody foresaw is logged and shown, and all is tried again later."""
+        pause = 0.0
+        while True:
             try:
+                await asyncio.sleep(pause)
                 await self._persist(transfer)
-                over = True
+                return
             except asyncio.CancelledError:
                 running, task = self._running.get(transfer), asyncio.current_task()
-                if running is None or task is None or not (running.ended or running.again):
+                if running is None or task is None or running.halting or not (running.ended or running.again):
                     raise
                 task.uncancel()
-                over, running.again, running.download = bool(running.ended), False, None
-                if over:
-                    self._end(transfer, RefusedError(running.ended, "The sender ended the grant."))
+                running.again, running.download, pause = False, None, 0.0
+            except Exception as error:
+                log.exception("transfer %s met trouble and is tried again", transfer)
+                pause = min(max(2 * pause, RETRY_FIRST_S), RETRY_LAST_S)
+                code = error.code if isinstance(error, LabxchangeError) else "unexpected-error"
+                with contextlib.suppress(Exception):  # it can be the database itself that fails
+                    self._wait(transfer, UnavailableError(code, "Something went wrong here; it is tried again."))
 
     async def _persist(self, transfer: str) -> None:
         """Connect, fetch, and when the sender is away wait and try again."""
@@ -345,33 +379,45 @@ class Receiving:
             row = self._own(transfer)
             if row.state not in LIVE:
                 return
+            running = self._running.get(transfer)
+            if running is not None and running.ended:
+                self._end(transfer, Stated(running.ended, "The sender ended the grant."))
+                return
+            if self._grant_over(row):
+                self._cut(row, "grant-expired")
+                return
             nudge = self._nudges.setdefault(row.peer, asyncio.Event())
             nudge.clear()
             before = row.done_bytes
             try:
                 await self._attempt(row)
                 return
-            except UnavailableError as error:
-                if error.code in ("disk-full", "disk-error", "flush-failed"):
-                    self._move(self._own(transfer), "paused", Event.TRANSFER_PAUSED, code=error.code)
-                    return
-                self._wait(transfer, error)
-            except PeerError as error:
-                self._wait(transfer, error)
-            except (RefusedError, IntegrityError, InputError) as error:
+            except (Stated, IntegrityError, InputError) as error:
                 if self._end(transfer, error):
                     return
+            except (UnavailableError, PeerError, RefusedError, OSError) as error:
+                trouble = mapped(error, _path_text(row.destination)) if isinstance(error, OSError) else error
+                if isinstance(trouble, UnavailableError) and trouble.code in ("disk-full", "disk-error", "flush-failed"):
+                    self._move(self._own(transfer), "paused", Event.TRANSFER_PAUSED, code=trouble.code)
+                    return
+                self._wait(transfer, trouble)
             if self._own(transfer).done_bytes > before:
                 delay = RETRY_FIRST_S
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(nudge.wait(), delay)
             delay = min(2 * delay, RETRY_LAST_S)
 
+    def _grant_over(self, row: TransferRow) -> bool:
+        """True after the grant's end; nobody has to be asked then. An extension begins it anew."""
+        with self._core.database.begin() as tx:
+            grant = rows.grant(tx, row.grant)
+        return grant is not None and grant.not_after <= self._core.clock.now() and not self._core.clock.in_doubt
+
     def _wait(self, transfer: str, error: LabxchangeError) -> None:
         row = self._own(transfer)
         if row.state == "running":
             self._move(row, "waiting", Event.TRANSFER_WAITING, code=error.code)
-        elif row.reason != error.code:
+        elif row.state in LIVE and row.reason != error.code:
             with self._core.database.begin() as tx:
                 transfers.put_transfer(tx, replace(row, reason=error.code))
             self._core.notices.publish("transfer", transfer)
@@ -379,19 +425,27 @@ class Receiving:
     def _end(self, transfer: str, error: LabxchangeError) -> bool:
         """The sender refused, or what came cannot be used; True when the transfer does not try again by itself."""
         row = self._own(transfer)
-        if isinstance(error, RefusedError) and error.code in _WAIT_CODES:
+        if isinstance(error, Stated) and error.code in _WAIT_CODES:
             self._wait(transfer, error)
             return False
-        if isinstance(error, RefusedError) and error.code not in _FINAL_CODES:
-            self._move(row, "cut", Event.TRANSFER_CUT, code=error.code)
-            self._sign_cut(self._own(transfer), error.code)
+        if isinstance(error, Stated) and error.code not in _FINAL_CODES:
+            self._cut(row, error.code)
         else:
             self._move(row, "failed", Event.TRANSFER_FAILED, code=error.code)
         self.wake(row.peer)
         return True
 
-    def _sign_cut(self, row: TransferRow, code: str) -> None:
-        """Say exactly what had arrived, signed, and have it delivered to the sender."""
+    def _cut(
+        self,
+        row: TransferRow,
+        code: str,
+        *,
+        state: State = "cut",
+        event: Event = Event.TRANSFER_CUT,
+        also: Sequence[Entry] = (),
+        **fields: object,
+    ) -> TransferRow:
+        """End a transfer and say exactly what had arrived: entry, signed cut, its delivery and the row in one transaction."""
         with self._core.database.begin() as tx:
             arrived = transfers.arrived_chunks(tx, row.transfer)
         cut = self._core.sign(
@@ -404,10 +458,15 @@ class Receiving:
             arrived=arrived[:1000],
             more=count(arrived[1000:]),
         )
-        with self._core.database.begin() as tx:
+        fresh = replace(row, state=state, reason=code)
+        entry = self.entry(event, row, object_digest=cut.id, result="error", result_code=code, **fields)
+        with self._core.act(entry, *also) as tx:
             statements.put(tx, cut, about=row.transfer, now=self._core.clock.now())
             statements.post(tx, row.peer, cut.id)
+            transfers.put_transfer(tx, fresh)
+        self._core.notices.publish("transfer", row.transfer)
         self.wake(row.peer)
+        return fresh
 
     # --- one attempt --------------------------------------------------------------------------------------------------
     async def _attempt(self, row: TransferRow) -> None:
@@ -429,7 +488,8 @@ class Receiving:
         if row.state != "running":
             event = Event.TRANSFER_RESUMED if arrived or released else Event.TRANSFER_STARTED
             row = self._move(row, "running", event)
-        quarantine = Quarantine(_path(row), row.transfer)
+        with _ours():
+            quarantine = Quarantine(_path(row), row.transfer)
         try:
             await self._download(channel, row, share, loaded, quarantine, arrived, released)
         finally:
@@ -476,13 +536,30 @@ class Receiving:
             running.samples.clear()
         self._sample(row.transfer)
         await download.run(channel)
-        await asyncio.to_thread(quarantine.discard)
+        journal.finish(download.done_bytes)
+        if not download.findings:
+            await asyncio.to_thread(quarantine.discard)  # nothing is in it any more
         row = self._own(row.transfer)
-        if not row.done_bytes and not loaded.line.bytes:
-            journal.progress(0, 0)
-        self._receipts.sign(row, share, loaded, list(download.findings.values()), channel)
+        if row.state != "running":
+            return
+        self._finish(row, share, loaded, download)
+        if download.findings:
+            await asyncio.to_thread(lambda: quarantine.discard(keep=download.unplaced))
         self._core.notices.publish("transfer", row.transfer)
         self.wake(row.peer)
+
+    def _finish(self, row: TransferRow, share: ShareRow, loaded: Loaded, download: Download) -> None:
+        """Receipts and report; with findings also what of the journal does not last, so that a resume fetches it again."""
+        findings = list(download.findings.values())
+        if not findings:
+            self._receipts.sign(row, share, loaded, findings)
+            return
+        lasting, size = download.lasting()
+        entries = []
+        if size < row.done_bytes:
+            details: dict[str, str | int] = {"bytes": row.done_bytes - size}
+            entries.append(self.entry(Event.FILE_DELETED, row, object_type="file", reason_code="not-intact", details=details))
+        self._receipts.sign(replace(row, done_bytes=size), share, loaded, findings, also=entries, lasting=lasting)
 
     def _sample(self, transfer: str) -> None:
         running = self._running.get(transfer)
@@ -537,7 +614,8 @@ class Receiving:
         if have is None:
             limit = min(64 + 4200 * listing.files, LISTING_MAX_BYTES)
             body = await self._body(channel, share, "listing", limit=limit)
-            decode_files(body, listing)
+            with _ours():
+                decode_files(body, listing)
             with self._core.database.begin() as tx:
                 statements.put_body(tx, body)
 
@@ -603,6 +681,8 @@ class _Journal:
         total = loaded.line.bytes
         self._step = max(total * PROGRESS_PERCENT // 100, PROGRESS_BYTES)
         self._told = row.done_bytes
+        with core.database.begin() as tx:
+            self._chunks = count(transfers.arrived_chunks(tx, row.transfer))
 
     def _save(self, tx: Connection, **changes: object) -> None:
         """Change the counters of the row as it stands: its state is not ours."""
@@ -623,24 +703,41 @@ class _Journal:
             transfers.add_arrived(tx, self._row.transfer, arrived)
             transfers.add_released(tx, self._row.transfer, released)
             self._save(tx, done_bytes=done_bytes, done_files=done_files)
-        if arrived and (done_bytes - self._told >= self._step or done_bytes == self._loaded.line.bytes):
-            self.progress(done_bytes, count(arrived))
+        self._chunks += count(arrived)
+        if done_bytes - self._told >= self._step:
+            self._progress(done_bytes)
+
+    def finish(self, done_bytes: int) -> None:
+        """All that could be had is here: the last word on it, once."""
+        with self._core.database.begin() as tx:
+            told = [parse(found, Progress).body for found in statements.about(tx, self._row.transfer, "progress")]
+        if all(body.bytes != done_bytes for body in told):
+            self._progress(done_bytes)
 
     def _releasing(self, files: Sequence[Release]) -> Entry:
         digest = sha256(b"".join(pack([file.path, file.size]) for file in files)).hexdigest()
         details: dict[str, str | int] = {"files": len(files), "bytes": sum(file.size for file in files)}
         return self._receiving.entry(Event.FILE_RELEASED, self._row, object_type="file", object_digest=digest, details=details)
 
-    def progress(self, done_bytes: int, chunks: int) -> None:
-        """Signed, recorded, and delivered with what is posted next."""
+    def _progress(self, done_bytes: int) -> None:
+        """Everything so far: signed, recorded, and delivered with what is posted next."""
         self._told = done_bytes
         row = self._row
-        statement = self._core.sign(Progress, transfer=row.transfer, chunks=chunks, files=row.done_files, bytes=done_bytes)
+        statement = self._core.sign(Progress, transfer=row.transfer, chunks=self._chunks, files=row.done_files, bytes=done_bytes)
         entry = self._receiving.entry(Event.TRANSFER_PROGRESS, row, object_digest=statement.id, details={"bytes": done_bytes})
         with self._core.act(entry) as tx:
             statements.put(tx, statement, about=row.transfer, now=self._core.clock.now())
             statements.post(tx, row.peer, statement.id)
         self._receiving.wake(row.peer)
+
+
+@contextlib.contextmanager
+def _ours() -> Iterator[None]:
+    """A rule of this node refuses what came: not the sender's word, and nothing that passes by itself."""
+    try:
+        yield
+    except RefusedError as error:
+        raise InputError(error.code, error.message, hint=error.hint) from error
 
 
 def _no_room() -> UnavailableError:

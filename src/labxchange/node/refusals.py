@@ -11,12 +11,16 @@ from labxchange.node.core import Core
 from labxchange.sharing.exchange import Cut, Refusal
 
 
+class Stated(RefusedError):
+    """The peer's own signed and verified word; a code of the connection alone is none, for anybody on the way can make one."""
+
+
 def refusal_of(core: Core, error: LabxchangeError, *, to: str, request: str) -> Signed[Refusal]:
     """Sign why a request is not met."""
     return core.sign(Refusal, to=to, request=request, code=error.code, sentence=error.message[:1000], hint=error.hint[:1000])
 
 
-def refused(envelope: bytes, channel: Channel) -> RefusedError:
+def refused(envelope: bytes, channel: Channel) -> Stated:
     """What the peer's refusal or cut says.
 
     Raises:
@@ -27,8 +31,8 @@ def refused(envelope: bytes, channel: Channel) -> RefusedError:
     if body.issuer != channel.peer_key.hex():
         raise PeerError("foreign-statement", "The other node showed a statement of somebody else as its own.")
     if isinstance(body, Cut):
-        return RefusedError(body.code, f"The sender ended the transfer: {body.code}.", hint="`labxchange transfer list`.")
-    return RefusedError(body.code, body.sentence, hint=body.hint)
+        return Stated(body.code, f"The sender ended the transfer: {body.code}.", hint="`labxchange transfer list`.")
+    return Stated(body.code, body.sentence, hint=body.hint)
 
 
 def raise_refused(envelope: bytes, channel: Channel) -> NoReturn:

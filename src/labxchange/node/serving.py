@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from labxchange.audit.entry import Entry, Who
 from labxchange.audit.events import Event
 from labxchange.encoding import frame
-from labxchange.errors import IntegrityError, LabxchangeError, NodeLocked, PeerError, RefusedError
+from labxchange.errors import IntegrityError, LabxchangeError, NodeLocked, PeerError, RefusedError, UnavailableError
 from labxchange.identity.card import parse_card
 from labxchange.identity.statement import Signed, parse
 from labxchange.net.channel import Channel, Stream
@@ -87,7 +87,7 @@ class Serving:
 
     Args:
         take: reads one delivered statement; returns statements in reply.
-        flush: hands over what waits for a contact (called when they say that they are ready).
+        ready: told that a contact is there, and how many offers wait at theirs (0 when they said nothing of it).
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class Serving:
         self._waiting: dict[str, int] = {}
 
     def waiting_from(self, key: str) -> int:
-        """How many offers an unverified contact said to have for us."""
+        """How many offers a contact who has not verified us yet said to have for us."""
         return self._waiting.get(key, 0)
 
     def sent_bytes(self, transfer: str) -> int:
@@ -154,11 +154,13 @@ class Serving:
     async def _dispatch(self, request: messages.Request, channel: Channel, stream: Stream, row: Contact) -> None:
         match request:
             case Waiting():
+                self._budget.spend(row.key)  # it may set both nodes to work
                 self._waiting[row.key] = request.offers
                 await stream.send(encode(Taken()), end=True)
                 self._ready(row.key, request.offers)
             case Deliver():
                 self._budget.spend(row.key, sum(cost(envelope) for envelope in request.statements))
+                self._waiting.pop(row.key, None)
                 replies = [reply for envelope in request.statements for reply in self._take(row.key, envelope)]
                 await stream.send(encode(Taken(statements=replies)), end=True)
             case Witness():

@@ -366,6 +366,7 @@ class Shares:
             reason=origin.reason,
             files=listing.files,
             bytes=listing.bytes,
+            hashed_bytes=self.hashed_bytes.get((row.share, row.version), 0),
             left_out=manifest.left_out if manifest else 0,
             root=manifest.root if manifest else "",
             created=current.stored_ms,

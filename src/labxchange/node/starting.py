@@ -19,6 +19,7 @@ from labxchange.errors import UnavailableError
 from labxchange.node.home import HOME_VARIABLE, Home
 
 _START_TIMEOUT_S = 20.0
+_CHECKED_BYTES_PER_SECOND = 20 << 20
 _POLL_S = 0.02
 _started: list[subprocess.Popen[bytes]] = []
 """Nodes that this process started: kept, so that one that ended is reaped at the next start."""
@@ -56,7 +57,7 @@ def start(home: Home) -> None:
         _started[:] = [process for process in _started if process.poll() is None]
         process = _spawn(home)
         _started.append(process)
-        deadline = time.monotonic() + _START_TIMEOUT_S
+        deadline = time.monotonic() + _patience(home)
         while time.monotonic() < deadline:
             if answers(home):
                 return
@@ -66,6 +67,15 @@ def start(home: Home) -> None:
         raise UnavailableError("node-start-failed", "The node did not start.", hint=_why(home.log))
     finally:
         os.close(lock)
+
+
+def _patience(home: Home) -> float:
+    """Seconds that a start may take: the node reads its whole database first, to see that it is sound."""
+    try:
+        size = home.database.stat().st_size
+    except OSError:
+        size = 0
+    return _START_TIMEOUT_S + size / _CHECKED_BYTES_PER_SECOND
 
 
 def _spawn(home: Home) -> subprocess.Popen[bytes]:

@@ -23,7 +23,7 @@ from labxchange.node.values import EntryInfo, Exported
 from labxchange.store.trail import Trail
 
 _SLICE = 200
-"""Lines that are built between two turns of the event loop."""
+"""Lines that are built, or entries that are opened, between two turns of the event loop."""
 
 
 class Trails:
@@ -37,19 +37,26 @@ class Trails:
         assert self._core.trail is not None
         return self._core.trail
 
-    def entries(self, *, event: str, about: str, since: int, until: int, limit: int) -> list[EntryInfo]:
-        """Entries newest first whose event begins with ``event`` and of which an opened field contains ``about``."""
+    async def entries(self, *, event: str, about: str, since: int, until: int, limit: int) -> list[EntryInfo]:
+        """Entries newest first whose event begins with ``event`` and of which an opened field contains ``about``; they are
+        opened page by page, so the node goes on meanwhile.
+
+        Raises:
+            InputError: ``limit-malformed``.
+        """
         trail = self._trail()
         if not 1 <= limit <= 100_000:
             raise InputError("limit-malformed", "A limit is between 1 and 100,000 entries.")
         out: list[EntryInfo] = []
-        with self._core.database.begin() as tx:
-            for seq in trail.newest(tx, event=event, since=since, until=until):
-                info = entry_info(trail.entry(tx, seq))
-                if not about or any(about.casefold() in value.casefold() for value in info.fields.values()):
-                    out.append(info)
-                if len(out) == limit:
-                    break
+        wanted, below = about.casefold(), trail.size
+        while below and len(out) < limit:
+            with self._core.database.begin() as tx:
+                page = list(trail.newest(tx, event=event, since=since, until=until, below=below, count=_SLICE))
+                infos = [entry_info(trail.entry(tx, seq)) for seq in page]
+            out += [info for info in infos if not wanted or any(wanted in text.casefold() for text in info.fields.values())]
+            below = page[-1] if len(page) == _SLICE else 0
+            await asyncio.sleep(0)
+        del out[limit:]
         self._core.record(Entry(event=Event.TRAIL_VIEWED, object_type="trail", who=self._core.who(), details={"shown": len(out)}))
         return out
 
@@ -80,6 +87,7 @@ class Trails:
         with new_file(target) as out:
             for slice_ in _slices(lines, _SLICE):
                 size += await asyncio.to_thread(out.write, slice_)
+                self._trail()  # a node that is locked meanwhile opens nothing more
         return Exported(path=str(target), form=form, entries=checkpoint.size, size=size, cosigned=cosigned)
 
     def _note_export(self, form: str, wanted: list[Scope]) -> None:
@@ -103,8 +111,8 @@ class Trails:
             trail.append(tx, exported)
         self._core.notices.publish("trail")
 
-    def backup(self, path: str) -> None:
-        """Everything in one new file: the database as it stands, the keys sealed.
+    async def backup(self, path: str) -> None:
+        """Everything in one new file: the database as it stands when the copy ends, the keys sealed.
 
         Raises:
             InputError: ``file-exists``.
@@ -116,9 +124,10 @@ class Trails:
             raise InputError("file-exists", f"There is already a file {str(target)!r}.", hint="Choose another name.")
         self._core.record(Entry(event=Event.IDENTITY_BACKED_UP, object_type="node", who=self._core.who()))
         with new_file(target) as out:
-            self._core.database.backup(Path(out.name), settings={"backup-identity": self._core.home.identity.read_bytes()})
+            sealed = {"backup-identity": self._core.home.identity.read_bytes()}
+            await asyncio.to_thread(self._core.database.backup, Path(out.name), settings=sealed)
 
 
 def _slices(lines: Iterator[bytes], count: int) -> Iterator[bytes]:
-    while piece := b"".join(islice(lines, count)):
-        yield piece
+    while piece := list(islice(lines, count)):
+        yield b"".join(piece)

@@ -28,7 +28,8 @@ class Me(Value, frozen=True, kw_only=True):
 
 
 class ContactInfo(Value, frozen=True, kw_only=True):
-    """A contact. ``trail`` says what their audit trail showed; ``waiting`` offers wait until both have verified."""
+    """A contact. ``trail`` says what their audit trail showed. ``waiting`` messages wait here for them; ``offers`` wait at theirs
+    for us until they have verified us: they say how many, and nothing else about them."""
 
     name: str
     organisation: str
@@ -40,6 +41,7 @@ class ContactInfo(Value, frozen=True, kw_only=True):
     addresses: tuple[str, ...]
     connected: bool
     waiting: int
+    offers: int
     alert: str
     trail: str
     added: int
@@ -76,7 +78,7 @@ class RecipientStatus(Value, frozen=True, kw_only=True):
 
 
 class ShareInfo(Value, frozen=True, kw_only=True):
-    """A share version of one's own. ``state``: hashing, available, failed, retracted."""
+    """A share version of one's own. ``state``: hashing, available, failed, retracted; ``hashed_bytes`` counts while hashing."""
 
     share: str
     version: int
@@ -85,6 +87,7 @@ class ShareInfo(Value, frozen=True, kw_only=True):
     reason: str
     files: int
     bytes: int
+    hashed_bytes: int
     left_out: int
     root: str
     created: int

@@ -1,9 +1,9 @@
 """Opening ``node.db``: one process, one connection, durable commits.
 
 Rules: ``locking_mode=EXCLUSIVE`` is set before WAL, so no shared-memory file is needed and a second node cannot open it;
-``synchronous=FULL``, so a commit is on disk before it is reported; ``node.lock`` beside it says who holds it. All access is
-synchronous and on the node's event loop: a commit takes some 100 microseconds, and nothing can come between a check and its
-effect. What is in the tables is left to the other modules of this package.
+``synchronous=FULL``, so a commit is on disk before it is reported; ``node.lock`` beside it says who holds it. All access but
+``backup`` is synchronous and on the node's event loop: a commit takes some 100 microseconds, and nothing can come between a
+check and its effect. What is in the tables is left to the other modules of this package.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import json
 import os
 import socket
 import sqlite3
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +27,9 @@ from sqlalchemy.pool import StaticPool
 
 from labxchange.errors import IntegrityError, LabxchangeError, UnavailableError
 
+_SLICE_PAGES = 256
+_PAUSE_S = 0.001
+"""A backup copies this many pages at a time, and lets the node work in between."""
 _DISK_FULL = ("database or disk is full", "disk I/O error")
 
 
@@ -69,6 +74,8 @@ class Database:
         self.path = path
         self._lock = path.with_name("node.lock")
         self._connection: Connection | None = None
+        self._copying = threading.Lock()
+        self._closing = False
         self._engine = create_engine(
             f"sqlite:///{path}", poolclass=StaticPool, connect_args={"check_same_thread": False, "timeout": 0.5}
         )
@@ -91,7 +98,9 @@ class Database:
                 )
             self._migrate()
         holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": now_text}
-        self._lock.write_text(json.dumps(holder), encoding="utf-8")
+        descriptor = os.open(self._lock, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(json.dumps(holder))
 
     def _migrate(self) -> None:
         config = Config()
@@ -135,15 +144,28 @@ class Database:
     def backup(self, target: Path, *, settings: dict[str, bytes]) -> None:
         """A consistent copy of the running database (SQLite's online backup), with more ``settings``, flushed to the disk.
 
+        For another thread: the connection is free between two steps of 1 MiB, a step waits while a transaction is open,
+        and what is committed meanwhile is copied too (sqlite.org/c3ref/backup_finish.html).
+
         Raises:
-            UnavailableError: ``disk-error``.
+            UnavailableError: ``disk-error``, ``node-stopping``.
         """
-        assert self._connection is not None
+        with self._copying:
+            self._copy(target, settings)
+
+    def _copy(self, target: Path, settings: dict[str, bytes]) -> None:
+        def between(*_: int) -> None:
+            if self._closing:
+                raise UnavailableError("node-stopping", "The node was stopped before the backup was written.")
+            time.sleep(_PAUSE_S)
+
+        if self._connection is None:
+            raise UnavailableError("node-stopping", "The node is stopped, so nothing can be backed up.")
         raw: Any = self._connection.connection.driver_connection
         try:
             copy = sqlite3.connect(target)
             try:
-                raw.backup(copy, pages=256, sleep=0.01)
+                raw.backup(copy, pages=_SLICE_PAGES, progress=between, sleep=_PAUSE_S)
                 copy.execute("PRAGMA journal_mode=DELETE")
                 copy.execute("PRAGMA synchronous=FULL")
                 copy.executemany("INSERT OR REPLACE INTO settings VALUES (?, ?)", settings.items())
@@ -154,8 +176,10 @@ class Database:
             raise UnavailableError("disk-error", "The backup could not be written.", hint="Is the disk full?") from None
 
     def close(self) -> None:
+        self._closing = True
         if self._connection is not None:
-            self._connection.close()
+            with self._copying:
+                self._connection.close()
             self._connection = None
         self._engine.dispose()
         self._lock.unlink(missing_ok=True)

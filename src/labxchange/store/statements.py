@@ -62,9 +62,11 @@ def of_kind(tx: Connection, kind: str) -> list[bytes]:
     return list(tx.execute(query.order_by(statements.c.stored_ms, statements.c.id)).scalars())
 
 
-def ids_of_kind(tx: Connection, kind: str) -> list[str]:
-    """The ids of all statements of a kind, in the order of ``of_kind``: to read many of them one by one."""
+def ids(tx: Connection, kind: str, *, about: str = "") -> list[str]:
+    """The ids of the statements of a kind, of all or of one subject, oldest first: to read many of them one by one."""
     query = select(statements.c.id).where(statements.c.kind == kind)
+    if about:
+        query = query.where(statements.c.about == about)
     return list(tx.execute(query.order_by(statements.c.stored_ms, statements.c.id)).scalars())
 
 
@@ -80,8 +82,12 @@ def posted(tx: Connection, peer: str, limit: int) -> list[tuple[int, bytes]]:
     return [(int(row[0]), bytes(row[1])) for row in tx.execute(query)]
 
 
-def count_posted(tx: Connection, peer: str) -> int:
-    return int(tx.execute(select(func.count()).select_from(outbox).where(outbox.c.peer == peer)).scalar_one())
+def count_posted(tx: Connection, peer: str, *, kind: str = "") -> int:
+    """How many statements wait for ``peer``, of all kinds or of one."""
+    query = select(func.count()).select_from(outbox).where(outbox.c.peer == peer)
+    if kind:
+        query = query.join(statements, statements.c.id == outbox.c.statement).where(statements.c.kind == kind)
+    return int(tx.execute(query).scalar_one())
 
 
 def unpost(tx: Connection, ids: Iterable[int]) -> None:

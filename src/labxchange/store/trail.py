@@ -228,8 +228,18 @@ class Trail:
             opened.append(Opening(name=name, subject=subject, salt=plain[:SALT_BYTES], value=plain[SALT_BYTES:]))
         return tuple(opened)
 
-    def newest(self, tx: Connection, *, event: str = "", since: int = 0, until: int = 0) -> Iterator[int]:
-        """Seqs, newest first, of entries whose event begins with ``event``, between two times (UTC ms; 0: open)."""
+    def newest(
+        self,
+        tx: Connection,
+        *,
+        event: str = "",
+        since: int = 0,
+        until: int = 0,
+        below: int | None = None,
+        count: int | None = None,
+    ) -> Iterator[int]:
+        """Seqs, newest first, of entries whose event begins with ``event``, between two times (UTC ms; 0: open); at most
+        ``count`` of them, all smaller than ``below``."""
         query = select(trail_entries.c.seq).order_by(trail_entries.c.seq.desc())
         if event:
             query = query.where(trail_entries.c.event.startswith(event, autoescape=True))
@@ -237,6 +247,10 @@ class Trail:
             query = query.where(trail_entries.c.utc_ms >= since)
         if until:
             query = query.where(trail_entries.c.utc_ms < until)
+        if below is not None:
+            query = query.where(trail_entries.c.seq < below)
+        if count is not None:
+            query = query.limit(count)
         yield from tx.execute(query).scalars().all()
 
     def entry(self, tx: Connection, seq: int) -> StoredEntry:

@@ -18,12 +18,13 @@ from typing import Any, Protocol
 
 import numpy as np
 from blake3 import blake3
+from numpy.typing import NDArray
 
 from labxchange.dataset.check import Finding, FindingKind
 from labxchange.dataset.listing import Line, ListedFile
 from labxchange.dataset.manifest import FileDigests
-from labxchange.errors import LabxchangeError, PeerError, RefusedError
-from labxchange.files.quarantine import Quarantine, Release
+from labxchange.errors import InputError, LabxchangeError, PeerError, RefusedError
+from labxchange.files.quarantine import Outcome, Quarantine, Release
 from labxchange.net.channel import Channel, Stream
 from labxchange.settings import (
     BATCH_BYTES,
@@ -90,6 +91,8 @@ class Download:
         self.files = files
         self.line = line
         self.findings: dict[int, Finding] = {}
+        self.unplaced: set[int] = set()
+        """Files that are right and have no name, because it is taken or refused here; their parts are worth keeping."""
         self._chunk_digests = memoryview(chunk_digests)
         self._digests = digests
         self._quarantine = quarantine
@@ -118,17 +121,16 @@ class Download:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="receive")
         self._full = asyncio.Event()
         self.received_bytes = 0
-        self.repeated_bytes = 0
-        self.done_bytes = self._bytes_here()
+        self.done_bytes = self._bytes_of(self._here)
         self.done_files = int(self._released.sum())
         for file, item in enumerate(digests):
             if isinstance(item, str):
                 self._leave_out(file, item, f"The sender left this file out of the manifest: {item}.")
         self._ready.extend(int(file) for file in np.flatnonzero((self._missing == 0) & ~self._released))
 
-    def _bytes_here(self) -> int:
+    def _bytes_of(self, mask: NDArray[np.bool_]) -> int:
         total = 0
-        for first, last in of_mask(self._here):
+        for first, last in of_mask(mask):
             end = self.line.chunk_at(last)
             total += end.offset + end.length - self.line.chunk_at(first).offset
         return total
@@ -138,12 +140,14 @@ class Download:
         """Every file is released or named in ``findings``."""
         return self.done_files + len(self.findings) >= len(self.files)
 
-    def verified(self) -> list[Interval]:
-        """Chunks verified and journalled."""
-        return of_mask(self._here)
-
-    def verified_chunks(self) -> int:
-        return int(self._here.sum())
+    def lasting(self) -> tuple[list[Interval], int]:
+        """Verified chunks, and their bytes, of files that are in place or whose parts are worth keeping: what is left of a
+        download that ended with findings."""
+        mask = self._here.copy()
+        for file in self.findings.keys() - self.unplaced:
+            chunks = self.line.chunks_of(file)
+            mask[chunks.start : chunks.stop] = False
+        return of_mask(mask), self._bytes_of(mask)
 
     # --- what to ask for ----------------------------------------------------------------------------------------------
     def _plan(self) -> None:
@@ -281,7 +285,7 @@ class Download:
             position += len(piece.data)
             if position > place.length:
                 raise PeerError("unasked-for", "The other node sent more data than a chunk has.")
-            self._quarantine.write(place.file, place.file_offset + piece.offset, piece.data)
+            self._write(place.file, place.file_offset + piece.offset, piece.data)
             hasher.update(piece.data)
             if position < place.length:
                 continue
@@ -293,6 +297,12 @@ class Download:
             expected.popleft()
             hasher, position = blake3(), 0
         return hasher, position, done
+
+    def _write(self, file: int, offset: int, data: bytes) -> None:
+        try:
+            self._quarantine.write(file, offset, data)
+        except RefusedError as error:  # a rule of this machine, not the sender's word
+            raise InputError(error.code, error.message, hint=error.hint) from error
 
     def _done(self, done: list[tuple[int, int, str]]) -> None:
         for chunk, length, wrong in done:
@@ -389,8 +399,12 @@ class Download:
     async def _release(self, releases: list[Release]) -> None:
         outcomes = await asyncio.to_thread(self._quarantine.release, releases)
         done = [outcome.file for outcome in outcomes if outcome.done]
-        for outcome in outcomes:
-            if not outcome.done:
+        for release, outcome in zip(releases, outcomes, strict=True):
+            if outcome.outcome is Outcome.ALREADY_THERE and await self._is_there(release):
+                done.append(outcome.file)
+            elif not outcome.done:
+                if outcome.outcome in (Outcome.ALREADY_THERE, Outcome.NAME_REFUSED):
+                    self.unplaced.add(outcome.file)
                 self.findings[outcome.file] = Finding(
                     path=self.files[outcome.file].path, kind=FindingKind.ERROR, text=outcome.text or str(outcome.outcome)
                 )
@@ -398,6 +412,12 @@ class Download:
         self._released[done] = True
         self.done_files += len(done)
         self._on_progress()
+
+    async def _is_there(self, release: Release) -> bool:
+        """The file that has the name is the one of the manifest, from an earlier transfer: it counts as released."""
+        digest = self._digests[release.file]
+        assert not isinstance(digest, str)
+        return await asyncio.to_thread(self._quarantine.take_for_released, release, digest[0])
 
     async def _matches(self, file: int) -> bool:
         """The digest of record of a complete file; a file of several chunks is read back from the disk."""
@@ -419,7 +439,7 @@ class Download:
         """From the part, or from the file in place where a crash came between its release and the journal."""
         item, digest = self._release_of(file), sha256()
         if not item.size and not self.files[file].is_folder and not self._quarantine.in_place(item):
-            self._quarantine.write(file, 0, b"")
+            self._write(file, 0, b"")
         for view in self._quarantine.contents(item, memoryview(bytearray(min(_READ_BYTES, max(item.size, 1))))):
             digest.update(view)
         return digest.digest()

@@ -22,7 +22,7 @@ class FakeNode:
     """Stands in for ``Client``. ``answers``: verb name -> value, error, or a function of the parameters; a list of ``Step``."""
 
     def __init__(self) -> None:
-        self.answers: dict[str, Any] = {}
+        self.answers: dict[str, Any] = {"contact_list": []}
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.stopped = False
 

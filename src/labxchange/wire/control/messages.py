@@ -58,7 +58,7 @@ class Begin(Message, frozen=True, kw_only=True, tag="begin"):
 
 
 class Fetch(Message, frozen=True, kw_only=True, tag="fetch"):
-    """Send the chunks of these inclusive intervals (at most 64 MiB). Answer: Pieces ..., then Fetched or Refused."""
+    """Send the chunks of these inclusive intervals (at most 16 MiB). Answer: Pieces ..., then Fetched or Refused."""
 
     transfer: Id
     chunks: Annotated[list[tuple[Number, Number]], msgspec.Meta(min_length=1, max_length=4096)]
@@ -105,7 +105,7 @@ class Accepting(Message, frozen=True, kw_only=True, tag="accepting"):
 
 
 class Started(Message, frozen=True, kw_only=True, tag="started"):
-    """The transfer runs; ``manifest`` is its envelope, or empty while hashing goes on."""
+    """The transfer runs; ``manifest`` is the envelope of the share version's manifest."""
 
     manifest: Envelope
 
