@@ -121,7 +121,14 @@ class Scene:
         (data / "=HYPERLINK(1).csv").write_bytes(b"1,2\n")
         monkeypatch.setattr("labxchange.node.shares._title", lambda text: text)
         made_share = await bo.share_create(
-            paths=[str(data)], to=["Ada"], title=EVIL_TITLE, note=EVIL_NOTE, purpose=EVIL_NOTE, study="=1", site="@2", category="-3"
+            paths=[str(data)],
+            to=["Ada"],
+            title=EVIL_TITLE,
+            note=EVIL_NOTE,
+            purpose=EVIL_NOTE,
+            study="=1",
+            site="@2",
+            category="-3",
         )
         await bo.share_hashed(share=made_share.share)
 
@@ -158,7 +165,8 @@ class Scene:
             ["doctor"],
         ):
             self.command(*words, ok=words != ["doctor"])
-            self.command(*words, "--json", ok=words != ["doctor"])
+        for words in (["contact", "list"], ["inbox"], ["audit", "list"]):
+            self.command(*words, "--json")
         for form in ("csv", "jsonl", "bundle"):
             self.command("audit", "export", str(self.root / f"trail.{form}"), "--form", form)
         self.command("contact", "verify", "nobody \x1b[31m", "--words", "a b c d e f", ok=False)
@@ -367,7 +375,10 @@ def raw(home: Home, data: bytes) -> bytes:
 
 
 def post(path: str, body: bytes, *, method: str = "POST", more: str = "") -> bytes:
-    return f"{method} {path} HTTP/1.1\r\nHost: node\r\nContent-Length: {len(body)}\r\n{more}Connection: close\r\n\r\n".encode() + body
+    return (
+        f"{method} {path} HTTP/1.1\r\nHost: node\r\nContent-Length: {len(body)}\r\n{more}Connection: close\r\n\r\n".encode()
+        + body
+    )
 
 
 MALFORMED: list[Callable[[], tuple[bytes, bytes]]] = [

@@ -130,9 +130,7 @@ class ScriptedStream:
     async def __aenter__(self) -> ScriptedStream:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._ended = True
 
 
@@ -253,7 +251,9 @@ class Pool:
         return self.chance.choice(self.ids) if self.ids and self.chance.random() < 0.9 else self.chance.randbytes(16).hex()
 
     def digest(self) -> str:
-        return self.chance.choice(self.digests) if self.digests and self.chance.random() < 0.9 else self.chance.randbytes(32).hex()
+        return (
+            self.chance.choice(self.digests) if self.digests and self.chance.random() < 0.9 else self.chance.randbytes(32).hex()
+        )
 
     def number(self) -> int:
         return self.chance.choice(NUMBERS) if self.chance.random() < 0.7 else self.chance.randrange(2**53)

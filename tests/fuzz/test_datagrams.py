@@ -128,7 +128,9 @@ def attack(count: int) -> None:
         grown = resident_bytes() - baseline
         worst = max((replied[source] / sent[source] for source in replied), default=0.0)
         gate = victim.endpoint.gate
-        print(f"{count} datagrams: {grown / MIB:+.1f} MiB, longest {1000 * dog.longest_s:.0f} ms, reply at most {worst:.2f}; {gate}")
+        print(
+            f"{count} datagrams: {grown / MIB:+.1f} MiB, longest {1000 * dog.longest_s:.0f} ms, reply at most {worst:.2f}; {gate}"
+        )
         print(f"the connection answered {echoed} times and was made anew {reconnected} times")
         assert grown < 30 * MIB
         assert gate.retries > count // 40

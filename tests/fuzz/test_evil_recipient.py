@@ -8,7 +8,6 @@ no exception escapes, refusals are signed, memory and the trail stay bounded. ``
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -18,8 +17,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from labxchange.dataset.listing import Listing
+from labxchange.dataset.manifest import Manifest
 from labxchange.errors import LabxchangeError, PeerError
-from labxchange.identity.card import parse_card
+from labxchange.identity.card import Card, parse_card
 from labxchange.identity.keys import Identity
 from labxchange.identity.statement import parse, peek_kind
 from labxchange.node.node import Node
@@ -29,9 +30,6 @@ from labxchange.settings import WRITES_BURST, WRITES_PER_SECOND
 from labxchange.sharing.exchange import Accept, Cut, Progress, Receipt, ReceiptAck, Refusal
 from labxchange.sharing.grant import ExtensionRequest, Grant, Revocation
 from labxchange.sharing.share import Offer, Share
-from labxchange.dataset.listing import Listing
-from labxchange.dataset.manifest import Manifest
-from labxchange.identity.card import Card
 from labxchange.store import shares, statements, transfers
 from labxchange.wire.control import messages
 from labxchange.wire.control.messages import (
@@ -118,8 +116,8 @@ class Scene:
         me, now = self.key, self.ada.core.clock.now()
         given = {"issuer": me, "issued": now}
         with self.ada.core.database.begin() as tx:
-            mine = [row for row in shares.grants_owned(tx, self.ada.core.me)]
-            theirs = [row for row in shares.grants_foreign(tx, self.ada.core.me)]
+            mine = list(shares.grants_owned(tx, self.ada.core.me))
+            theirs = list(shares.grants_foreign(tx, self.ada.core.me))
             incoming = [row.transfer for row in transfers.incoming(tx)]
             outgoing = [row.transfer for row in transfers.all_transfers(tx) if row.direction == "out"]
         for grant in mine:
@@ -339,13 +337,17 @@ def attack(folder: Path, count: int) -> None:
                 node.denials.flush()
             if rounds % 1000 == 0:
                 faults.check()
-                print(f"  {here.channel.messages} messages, {resident_bytes() / MIB:.0f} MiB, {core.trail.size} entries", flush=True)
+                print(
+                    f"  {here.channel.messages} messages, {resident_bytes() / MIB:.0f} MiB, {core.trail.size} entries", flush=True
+                )
         grown = resident_bytes() - baseline
         faults.check()
         passed = asyncio.get_running_loop().time() - begun
         wrote = core.trail.size - entries
         allowed = accepted + 4 * (WRITES_BURST + WRITES_PER_SECOND * passed) + 100 * (1 + passed / 60)
-        print(f"{here.channel.messages} messages in {rounds} streams over {passed:.0f} s: {wrote} entries of {allowed:.0f} allowed,")
+        print(
+            f"{here.channel.messages} messages in {rounds} streams over {passed:.0f} s: {wrote} entries of {allowed:.0f} allowed,"
+        )
         print(f"longest {1000 * dog.longest_s:.0f} ms, {grown / MIB:+.1f} MiB, answers {dict(here.answers)}")
         print(f"refusals {dict(here.codes.most_common())}")
         assert wrote < allowed

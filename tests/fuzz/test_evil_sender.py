@@ -21,7 +21,7 @@ from blake3 import blake3
 
 from labxchange.dataset.listing import Listing, encode_files, listed_file
 from labxchange.dataset.manifest import Manifest, encode_digests, root
-from labxchange.errors import LabxchangeError, PeerError
+from labxchange.errors import PeerError
 from labxchange.identity.card import parse_card
 from labxchange.identity.keys import Identity
 from labxchange.identity.statement import Signed, sign
@@ -111,7 +111,15 @@ class EvilShare:
             identity,
         )
         head = Share(
-            **given, share=self.share, version=1, listing=self.listing.id, title="Results", note="", study="", site="", category=""
+            **given,
+            share=self.share,
+            version=1,
+            listing=self.listing.id,
+            title="Results",
+            note="",
+            study="",
+            site="",
+            category="",
         )
         self.head: Signed[Share] = sign(head, identity)
 

@@ -164,9 +164,9 @@ def test_a_restored_backup_opens_a_new_epoch_and_says_what_is_missing(tmp_path: 
         assert 0 < int(trail.split()[1]) <= lost + 2
         told = await bo.node.audit_list(event="trail.rolled-back")
         assert [(entry.result_code, entry.fields["new"]) for entry in told] == [("restored", trail)]
-        (found,) = await check_trails(ada, verdict=Verdict.INCOMPLETE)
+        (found,) = await check_trails(ada, verdict=Verdict.INCOMPLETE, others=[bo])
         assert any("restored" in f"{reason.code} {reason.text}" for reason in found.reasons), found.reasons
-        await check_trails(bo)
+        await check_trails(bo, others=[ada])
 
     simulate(story, tmp_path)
 

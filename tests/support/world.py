@@ -11,7 +11,7 @@ import asyncio
 import os
 import random
 import shutil
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -317,9 +317,11 @@ async def check_exchange(one: Machine, other: Machine) -> None:
     await check_trails(one, other)
 
 
-async def check_trails(*machines: Machine, verdict: Verdict = Verdict.VALID) -> list[Result]:
-    """Export every trail and verify it offline, trusting all parties."""
-    trust = [fingerprint(machine.node.core.public) for machine in machines]
+async def check_trails(
+    *machines: Machine, verdict: Verdict = Verdict.VALID, others: Sequence[Machine] = ()
+) -> list[Result]:
+    """Export every trail and verify it offline, trusting all parties, ``others`` too."""
+    trust = [fingerprint(machine.node.core.public) for machine in (*machines, *others)]
     found = []
     for number, machine in enumerate(machines):
         path = machine.folder / f"{machine.name}-{number}-{int(now() * 1000)}.labxtrail"

@@ -36,7 +36,7 @@ def _draw(share: ShareInfo) -> None:
             ("state", share.state),
             ("reason", share.reason),
             ("holds", f"{screen.number(share.files, 'file')}, {screen.size(share.bytes)}"),
-            ("read so far", f"{screen.size(share.hashed_bytes)} of {screen.size(share.bytes)}" if share.state == "hashing" else ""),
+            ("read so far", screen.size(share.hashed_bytes) if share.state == "hashing" else ""),
             ("left out", screen.number(share.left_out, "file") if share.left_out else ""),
             ("root", share.root),
             ("created", times.moment(share.created)),

@@ -17,6 +17,15 @@ from labxchange.encoding import frame
 SEED_BYTES = 32
 KEY_BYTES = 32
 SIGNATURE_BYTES = 64
+_SMALL_ORDER = frozenset(
+    bytes.fromhex(text)
+    for text in (
+        *("00" * 32, "01" + "00" * 31, "ec" + "ff" * 30 + "7f", "ed" + "ff" * 30 + "7f", "ee" + "ff" * 30 + "7f"),
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+    )
+)
+"""Points of order 1, 2, 4 and 8, with the sign bit cleared: as keys they belong to nobody, as anyone can sign for them."""
 
 
 def derive(key: bytes, length: int, *info: bytes | str | int) -> bytes:
@@ -25,8 +34,10 @@ def derive(key: bytes, length: int, *info: bytes | str | int) -> bytes:
 
 
 def verify(public: bytes, signature: bytes, data: bytes) -> bool:
-    """True when ``signature`` is the Ed25519 signature of ``data`` under the raw public key."""
+    """True when ``signature`` is the Ed25519 signature of ``data`` under the raw public key, which is one that somebody can own."""
     if len(public) != KEY_BYTES or len(signature) != SIGNATURE_BYTES:
+        return False
+    if public[:-1] + bytes([public[-1] & 0x7F]) in _SMALL_ORDER:
         return False
     try:
         Ed25519PublicKey.from_public_bytes(public).verify(signature, data)

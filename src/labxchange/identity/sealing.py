@@ -106,10 +106,13 @@ def load(data: bytes) -> Sealed:
         bytes.fromhex(sealed.public)
     except (IntegrityError, msgspec.ValidationError, ValueError):
         raise _damaged() from None
-    bounded = all(s.argon.memory_kib <= 1 << 21 and s.argon.passes <= 16 and 1 <= s.argon.lanes <= 16 for s in sealed.slots)
-    if sealed.format != _FORMAT or not bounded:
+    if sealed.format != _FORMAT or not all(_bounded(slot.argon) for slot in sealed.slots):
         raise _damaged()
     return sealed
+
+
+def _bounded(argon: Argon) -> bool:
+    return 8 <= argon.memory_kib <= 1 << 21 and 1 <= argon.passes <= 16 and 1 <= argon.lanes <= 16
 
 
 def _damaged() -> IntegrityError:

@@ -13,6 +13,7 @@ from labxchange.identity.statement import Signed, parse
 from labxchange.node.core import Core
 from labxchange.store import statements
 from labxchange.store.shares import ShareRow
+from labxchange.transfer.intervals import Interval, of_mask, to_mask
 
 _KEPT = 4
 
@@ -67,3 +68,19 @@ class Catalog:
                 hint="Restore your last backup with `labxchange node restore`.",
             )
         return found
+
+
+def whole_files(loaded: Loaded, chunks: list[Interval]) -> tuple[int, int]:
+    """How many files with bytes are whole in ``chunks``, and the bytes of all chunks."""
+    mask = to_mask(chunks, loaded.line.chunks)
+    files = 0
+    first = loaded.line.first_chunk
+    for begin, end in of_mask(mask):
+        low = int(first.searchsorted(begin, "left"))
+        high = int(first.searchsorted(end + 1, "right")) - 1
+        files += sum(1 for file in range(low, high) if first[file] < first[file + 1])
+    size = 0
+    for begin, end in of_mask(mask):
+        stop = loaded.line.chunk_at(end)
+        size += stop.offset + stop.length - loaded.line.chunk_at(begin).offset
+    return files, size

@@ -1,10 +1,10 @@
 """The node's clock: what time it is, and whether that can be believed.
 
-Rules: time never runs back below the largest time seen, so an ended grant stays ended - and it never stands still: while the
-system's clock is behind, it goes on from the largest time by what has elapsed, so a grant still ends; a forward jump of over 24 hours while the
-node runs, or 30 days between runs, is not adopted until a person confirms it, and grants wait meanwhile; smaller jumps are
-adopted and reported; times claimed by other nodes never move it. Elapsed time comes from a counter that also runs in sleep.
-Storing the largest time seen is left to the node.
+Rules: time never runs back below the largest time seen, so an ended grant stays ended; nor does it stand still: while the
+system's clock is behind, it goes on from the largest time by what has elapsed, so a grant still ends; a forward jump of over
+24 hours while the node runs, or 30 days between runs, is not adopted until a person confirms it, and grants wait meanwhile;
+smaller jumps are adopted and reported; times claimed by other nodes never move it. Elapsed time comes from a counter that also
+runs in sleep. Storing the largest time seen is left to the node.
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ class Node(Verbs):
         self.denials = Denials(core)
         self.contacts = Contacts(core, self.denials)
         self.catalog = Catalog(core)
-        self.receipts = Receipts(core, self.contacts)
+        self.receipts = Receipts(core, self.contacts, self.catalog)
         self.inbox = Inbox(core, self.contacts)
         self.budget = Budget(core)
         self.witnessing = Witnessing(core, self.contacts, self.budget)

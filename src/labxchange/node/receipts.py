@@ -22,7 +22,7 @@ from labxchange.encoding import b64encode
 from labxchange.errors import InputError, PeerError
 from labxchange.identity.card import parse_card
 from labxchange.identity.statement import Signed, parse
-from labxchange.node.catalog import Loaded
+from labxchange.node.catalog import Catalog, Loaded, whole_files
 from labxchange.node.clock import local_text
 from labxchange.node.contacts import Contacts
 from labxchange.node.core import Core
@@ -35,7 +35,7 @@ from labxchange.store import shares as rows
 from labxchange.store import statements, transfers
 from labxchange.store.shares import ShareRow
 from labxchange.store.transfers import TransferRow
-from labxchange.transfer.intervals import Interval
+from labxchange.transfer.intervals import Interval, count
 
 _RECEIPTS_MAX = 32
 """Two for each attempt that ended; what an attempt left damaged can be fetched again."""
@@ -51,9 +51,10 @@ _CHECKS = (
 class Receipts:
     """Signs, countersigns, keeps and shows receipts."""
 
-    def __init__(self, core: Core, contacts: Contacts) -> None:
+    def __init__(self, core: Core, contacts: Contacts, catalog: Catalog) -> None:
         self._core = core
         self._contacts = contacts
+        self._catalog = catalog
 
     def scoped(self, entry: Entry, share: ShareRow) -> Entry:
         """The entry with the study, site and category of the share."""
@@ -64,7 +65,8 @@ class Receipts:
         body = parse(envelope, Share).body
         return replace(entry, study=body.study, site=body.site, category=body.category)
 
-    def _entry(self, event: Event, row: TransferRow, **fields: object) -> Entry:
+    def entry(self, event: Event, row: TransferRow, **fields: object) -> Entry:
+        """What this node does by itself with a transfer, under its study, site and category."""
         with self._core.database.begin() as tx:
             share = rows.share(tx, row.share, row.version)
         entry = Entry(
@@ -134,7 +136,7 @@ class Receipts:
                 ("intact", "match" if intact else "mismatch"),
             )
         ]
-        verified = self._entry(
+        verified = self.entry(
             Event.TRANSFER_VERIFIED,
             row,
             object_digest=loaded.manifest.body.root,
@@ -143,7 +145,7 @@ class Receipts:
             details={name: int(value) for name, value in msgspec.structs.asdict(counts).items()},
         )
         entries = [
-            self._entry(
+            self.entry(
                 Event.FILE_QUARANTINED,
                 row,
                 object_type="file",
@@ -156,7 +158,7 @@ class Receipts:
             if finding.kind is not FindingKind.MISSING
         ]
         entries.append(verified)
-        entries += [self._entry(Event.TRANSFER_RECEIPT, row, object_type="receipt", object_id=item.id) for item in signed]
+        entries += [self.entry(Event.TRANSFER_RECEIPT, row, object_type="receipt", object_id=item.id) for item in signed]
         state = "verified" if intact else "failed"
         fresh = replace(
             row, state=state, reason="" if intact else "not-intact", finished_ms=now, report=msgspec.msgpack.encode(report)
@@ -193,11 +195,11 @@ class Receipts:
         assert contact is not None
         check_ack(signed, parse_card(contact.card).body)
         done = {*known, signed.body.receipt}
-        entries = [self._entry(Event.TRANSFER_RECEIPT, row, object_type="receipt-ack", object_id=signed.id)]
+        entries = [self.entry(Event.TRANSFER_RECEIPT, row, object_type="receipt-ack", object_id=signed.id)]
         settled = len(done) == 2
         completed = settled and row.state == "verified"
         if completed:
-            entries.append(self._entry(Event.TRANSFER_COMPLETED, row))
+            entries.append(self.entry(Event.TRANSFER_COMPLETED, row))
         with self._core.act(*entries) as tx:
             statements.put(tx, signed, about=row.transfer, now=self._core.clock.now())
             if completed:
@@ -207,7 +209,8 @@ class Receipts:
 
     # --- sender -------------------------------------------------------------------------------------------------------
     def countersign(self, signed: Signed[Receipt]) -> bytes:
-        """Keep a recipient's receipt and answer with the proof that it stands in our trail; the same answer for a repeat.
+        """Keep a recipient's receipt and answer with the proof that it stands in our trail; the same answer for a repeat, and for
+        one that was kept before a crash came.
 
         Raises:
             PeerError: ``receipt-unknown``, ``receipt-wrong``.
@@ -228,20 +231,25 @@ class Receipts:
             grant = rows.grant(tx, row.grant)
             accepted = statements.is_about(tx, body.accept, body.transfer, "accept")
             told = len(statements.about(tx, body.transfer, "receipt"))
+            kept = statements.is_about(tx, signed.id, body.transfer, "receipt")
+            sent = transfers.arrived_chunks(tx, body.transfer)
         assert share is not None
         assert grant is not None
+        seq = self._seq_of(signed.id) if kept else None
+        if seq is not None:
+            return self._acknowledge(signed, seq)
         if told >= _RECEIPTS_MAX:
             raise PeerError("receipt-repeated", "There are more receipts for a transfer than it can have.")
         agrees = (body.listing, body.offer) == (share.listing, grant.offer) and accepted
-        if not agrees or body.manifest not in ("", share.manifest):
+        if not agrees or body.manifest != share.manifest or not _consistent(body, self._catalog.load(share), sent):
             raise PeerError("receipt-wrong", "A receipt contradicts the transfer that it names.")
-        final = body.level == "intact"
+        final = body.level == "intact" and row.state != "completed"
         intact = final and body.verdict == "match"
-        entries = [self._entry(Event.TRANSFER_RECEIPT, row, object_type="receipt", object_id=signed.id)]
+        entries = [self.entry(Event.TRANSFER_RECEIPT, row, object_type="receipt", object_id=signed.id)]
         if final:
             event = Event.TRANSFER_COMPLETED if intact else Event.TRANSFER_FAILED
             result = {"result": "ok"} if intact else {"result": "error", "result_code": "not-intact"}
-            entries.append(self._entry(event, row, **result))
+            entries.append(self.entry(event, row, **result))
         state = ("completed" if intact else "failed") if final else row.state
         size = max(row.done_bytes, body.bytes)
         fresh = replace(
@@ -250,7 +258,23 @@ class Receipts:
         seq = trail.size
         with self._core.act(*entries) as tx:
             statements.put(tx, signed, about=body.transfer, now=now)
-            transfers.put_transfer(tx, fresh)
+            transfers.put_transfer(tx, row if row.state == "completed" else fresh)
+        return self._acknowledge(signed, seq)
+
+    def _seq_of(self, receipt: str) -> int | None:
+        """Where a receipt stands in the trail; None when it does not, or cannot be opened any more."""
+        trail = self._core.trail
+        assert trail is not None
+        with self._core.database.begin() as tx:
+            for seq in trail.newest(tx, event=Event.TRANSFER_RECEIPT):
+                if any(item.name == "object_id" and item.value == f'"{receipt}"'.encode() for item in trail.openings(tx, seq)):
+                    return seq
+        return None
+
+    def _acknowledge(self, signed: Signed[Receipt], seq: int) -> bytes:
+        """The countersignature of a receipt that is entry ``seq``."""
+        body, trail, now = signed.body, self._core.trail, self._core.clock.now()
+        assert trail is not None
         with self._core.database.begin() as tx:
             note = trail.newest_checkpoint(tx)
             size_now = parse_note(note).checkpoint.size
@@ -272,6 +296,13 @@ class Receipts:
             statements.put(tx, answer, about=body.transfer, now=now)
         self._core.notices.publish("transfer", body.transfer)
         return answer.envelope
+
+    def nothing_whole_sent(self, row: TransferRow) -> bool:
+        """True when, by what this node noted before it sent, no whole file went out: evidence of its own, not the peer's word."""
+        with self._core.database.begin() as tx:
+            share = rows.share(tx, row.share, row.version)
+            sent = transfers.arrived_chunks(tx, row.transfer)
+        return share is not None and whole_files(self._catalog.load(share), sent)[0] == 0
 
     def report(self, transfer: str) -> ReceivedInfo:
         """The verification report of an incoming transfer.
@@ -348,6 +379,22 @@ class Receipts:
         row = self._contacts.get(key)
         assert row is not None
         return row.card
+
+
+def _consistent(body: Receipt, loaded: Loaded, sent: Sequence[Interval]) -> bool:
+    """A receipt agrees with itself, with the listing and the manifest, and with what was ``sent``."""
+    if loaded.manifest is None or body.root != loaded.manifest.body.root:
+        return False
+    counts, good = body.counts, body.verdict in ("complete", "match")
+    bad = counts.differ + counts.missing + counts.error
+    if (body.level == "delivered") != (body.verdict in ("complete", "incomplete")) or good != (bad == 0):
+        return False
+    if counts.unexpected or counts.matched + bad != len(loaded.files):
+        return False
+    if not good:
+        return body.bytes <= loaded.line.bytes
+    left_out = any(isinstance(item, str) for item in loaded.digests)
+    return body.bytes == loaded.line.bytes and not left_out and count(sent) == loaded.line.chunks
 
 
 def _report(loaded: Loaded, findings: Sequence[Finding]) -> Report:

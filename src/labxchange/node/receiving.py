@@ -448,6 +448,7 @@ class Receiving:
         """End a transfer and say exactly what had arrived: entry, signed cut, its delivery and the row in one transaction."""
         with self._core.database.begin() as tx:
             arrived = transfers.arrived_chunks(tx, row.transfer)
+            begun = bool(statements.about(tx, row.transfer, "accept"))
         cut = self._core.sign(
             Cut,
             transfer=row.transfer,
@@ -462,7 +463,8 @@ class Receiving:
         entry = self.entry(event, row, object_digest=cut.id, result="error", result_code=code, **fields)
         with self._core.act(entry, *also) as tx:
             statements.put(tx, cut, about=row.transfer, now=self._core.clock.now())
-            statements.post(tx, row.peer, cut.id)
+            if begun:  # a sender who was never asked knows of no transfer
+                statements.post(tx, row.peer, cut.id)
             transfers.put_transfer(tx, fresh)
         self._core.notices.publish("transfer", row.transfer)
         self.wake(row.peer)

@@ -8,6 +8,7 @@ is sent, so a slot returns only on this node's own evidence that no whole file w
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from hashlib import sha256
 
@@ -22,7 +23,7 @@ from labxchange.identity.card import parse_card
 from labxchange.identity.statement import Signed, parse
 from labxchange.net.channel import Channel, Stream
 from labxchange.node.budget import Budget, cost
-from labxchange.node.catalog import Catalog, Loaded
+from labxchange.node.catalog import Catalog, Loaded, whole_files
 from labxchange.node.contacts import Contacts
 from labxchange.node.core import Core
 from labxchange.node.denials import Denials
@@ -34,11 +35,11 @@ from labxchange.sharing.exchange import Accept, Cut
 from labxchange.sharing.grant import Grant
 from labxchange.sharing.policy import Action, Allow, Deny, Facts, Request, decide
 from labxchange.store import shares as rows
-from labxchange.store import statements, transfers
+from labxchange.store import statements, tables, transfers
 from labxchange.store.people import Contact
 from labxchange.store.shares import GrantRow, ShareRow
 from labxchange.store.transfers import TransferRow
-from labxchange.transfer.intervals import Interval, count, of_mask, to_mask
+from labxchange.transfer.intervals import count
 from labxchange.transfer.send import Source, checked_intervals, send_chunks
 from labxchange.wire.control import messages
 from labxchange.wire.control.messages import (
@@ -59,14 +60,23 @@ from labxchange.wire.control.messages import (
     encode,
 )
 
+log = logging.getLogger("labxchange")
 _WATCH_S = 0.5
+_AWAY_TURNS = 10
+"""Transfers that nobody fetches from are judged each so many turns of the watch, and at once when a person acts."""
+_IDLE_S = 60.0
+_NAMED_MAX = 100
+_ENDS = frozenset({"contact-blocked", "not-a-recipient", "grant-revoked", "share-retracted", "grant-expired"})
+"""What ends a transfer whose recipient is away; the rest can pass before they come again."""
+_GRANTS_KEPT = 1000
 _BEGIN_COST = 4
 _ACTIVE_MAX = 1000
 _NOTED_MAX = 10_000
 
 
 class Active(msgspec.Struct, kw_only=True):
-    """An outgoing transfer while it is fetched from."""
+    """An outgoing transfer while it is fetched from: ``told`` counts the files of ``gone`` in the trail, ``used`` is when the
+    last fetch ended (loop time), ``stopped`` that nothing is sent until it is judged again."""
 
     row: TransferRow
     loaded: Loaded
@@ -75,6 +85,9 @@ class Active(msgspec.Struct, kw_only=True):
     tasks: set[asyncio.Task[object]] = set()
     sent_bytes: int = 0
     noted: int = 0
+    told: int = 0
+    used: float = 0.0
+    stopped: bool = False
     cut: Signed[Cut] | None = None
 
 
@@ -113,6 +126,7 @@ class Serving:
         self._take = take
         self._ready = ready
         self._active: dict[str, Active] = {}
+        self._grants: dict[str, Grant] = {}
         self._waiting: dict[str, int] = {}
 
     def waiting_from(self, key: str) -> int:
@@ -204,13 +218,12 @@ class Serving:
         with self._core.database.begin() as tx:
             current = self._contacts.get(row.key)
             known = transfers.transfer(tx, transfer) if transfer else None
-            envelope = statements.get(tx, grant.statement) if grant else None
             share = rows.share(tx, grant.share, grant.version) if grant else None
             taken = transfers.slots_taken(tx, grant.grant, row.key, without=transfer) if grant else 0
         return Facts(
             owner=self._core.me,
             contact=current.state if current else "unknown",
-            grant=parse(envelope, Grant).body if envelope else None,
+            grant=self._grant(grant.statement) if grant else None,
             revoked=bool(grant and grant.revocation),
             retracted=bool(share and share.state == "retracted"),
             slots_taken=taken,
@@ -219,6 +232,19 @@ class Serving:
             slot_held=bool(known and known.slot in ("reserved", "used")),
             clock_in_doubt=self._core.clock.in_doubt,
         )
+
+    def _grant(self, statement: str) -> Grant | None:
+        """A grant's statement, verified once: it is asked for with each range and twice a second."""
+        known = self._grants.get(statement)
+        if known is None:
+            with self._core.database.begin() as tx:
+                envelope = statements.get(tx, statement)
+            if envelope is None:
+                return None
+            if len(self._grants) >= _GRANTS_KEPT:
+                self._grants.clear()
+            known = self._grants[statement] = parse(envelope, Grant).body
+        return known
 
     def _allowed(self, row: Contact, action: Action, share: str, version: int, transfer: str = "") -> GrantRow:
         answer, grant = self._judge(row, action, share, version, transfer)
@@ -350,16 +376,32 @@ class Serving:
         if active is not None:  # what is being sent stays within reach of a cut
             active.row = fresh
             return
-        idle = [item for item in self._active.values() if item.row.peer == row.key and not item.tasks]
+        self._activate(fresh, share)
+
+    def _activate(self, row: TransferRow, share: ShareRow) -> Active:
+        idle = [item for item in self._active.values() if item.row.peer == row.peer and not item.tasks]
         for oldest in idle[: -_ACTIVE_MAX + 1]:
             del self._active[oldest.row.transfer]
         origin = msgspec.msgpack.decode(share.source, type=Origin)
-        self._active[transfer] = Active(row=fresh, loaded=self._catalog.load(share), origin=origin)
+        used = asyncio.get_running_loop().time()
+        active = self._active[row.transfer] = Active(row=row, loaded=self._catalog.load(share), origin=origin, used=used)
+        return active
+
+    def _running(self, key: str, transfer: str) -> Active | None:
+        """The transfer that this contact fetches from; taken up again after it was idle."""
+        active = self._active.get(transfer)
+        if active is None:
+            with self._core.database.begin() as tx:
+                known = transfers.transfer(tx, transfer)
+            if known is None or (known.direction, known.state, known.peer) != ("out", "running", key):
+                return None
+            active = self._activate(known, self._share(known.share, known.version))
+        return active if active.row.peer == key and not active.stopped else None
 
     # --- bytes --------------------------------------------------------------------------------------------------------
     async def _fetch(self, stream: Stream, row: Contact, request: Fetch) -> None:
-        active = self._active.get(request.transfer)
-        if active is None or active.row.peer != row.key:
+        active = self._running(row.key, request.transfer)
+        if active is None:
             raise RefusedError("transfer-unknown", "This transfer is not running.", hint="Resume it.")
         checked_intervals(request.chunks, active.loaded.line, limit=2 * FETCH_BYTES)
         task = asyncio.current_task()
@@ -372,7 +414,6 @@ class Serving:
             active.loaded.chunk_digests,
             gone=active.gone,
         )
-        gone_before = len(active.gone)
         try:
             self._permit(row, active)
             self._note(active, request)
@@ -384,19 +425,20 @@ class Serving:
                 sent=lambda size: self._count(active, size),
             )
         except _NotPermitted as error:
-            cut = self._cut(active, error.code)
+            cut = self._end(active, error.code)
             await stream.send(encode(Refused(statement=cut.envelope)), end=True)
         except RefusedError:  # the other side wants nothing more, on this stream or at all
             stream.reset()
         except asyncio.CancelledError:
-            if active.cut is None:
+            if active.cut is None and not active.stopped:
                 raise
             stream.reset()
         finally:
             active.tasks.discard(task)
+            active.used = asyncio.get_running_loop().time()
             source.close()
-            if len(active.gone) > gone_before:
-                self._name_gone(active, gone_before)
+            if len(active.gone) > active.told:
+                self._name_gone(active)
 
     def _note(self, active: Active, request: Fetch) -> None:
         """Write down what will be sent, in few rows however often it is asked for."""
@@ -419,62 +461,129 @@ class Serving:
         if active.cut is not None:
             raise _NotPermitted(active.cut.body.code, "The transfer was ended.")
 
-    def _name_gone(self, active: Active, before: int) -> None:
-        """Files that changed since they were listed: each named once in the trail."""
+    def _name_gone(self, active: Active) -> None:
+        """Files that changed since they were listed: each named once in the trail, or counted where they are many."""
+        fresh = list(active.gone.items())[active.told :]
+        active.told = len(active.gone)
+        base = replace(self._entry(Event.TRANSFER_SOURCE_CHANGED, active.row), result="error")
         entries = [
-            Entry(
-                event=Event.TRANSFER_SOURCE_CHANGED,
-                object_type="transfer",
-                object_id=active.row.transfer,
-                dataset=active.row.share,
-                who=self._core.who(actor="program"),
-                result="error",
-                result_code=reason,
-                new=active.loaded.files[file].path[:1000],
-            )
-            for file, reason in list(active.gone.items())[before:][:100]
+            replace(base, result_code=reason, new=active.loaded.files[file].path[:1000]) for file, reason in fresh[:_NAMED_MAX]
         ]
+        if len(fresh) > _NAMED_MAX:
+            entries.append(replace(base, result_code="and-more", details={"files": len(fresh) - _NAMED_MAX}))
         self._core.record(*entries)
+
+    def _entry(self, event: Event, row: TransferRow) -> Entry:
+        """What this node does by itself with an outgoing transfer, under its study, site and category."""
+        scope = self._shares.scope(self._share(row.share, row.version))
+        return Entry(
+            event=event,
+            object_type="transfer",
+            object_id=row.transfer,
+            dataset=row.share,
+            study=scope.study,
+            site=scope.site,
+            category=scope.category,
+            who=self._core.who(actor="program"),
+            counterparty=row.peer,
+            counterparty_name=self._contacts.name(row.peer),
+        )
 
     # --- ending -------------------------------------------------------------------------------------------------------
     async def watch(self) -> None:
-        """Judge running transfers twice a second, so an end, a revocation or a block acts within a second."""
+        """Judge running transfers twice a second, so an end, a revocation or a block acts within a second; those that wait for
+        their recipient now and then. What cannot be judged is not sent."""
+        turn = 0
         while True:
             await asyncio.sleep(_WATCH_S)
+            turn += 1
             for active in list(self._active.values()):
-                if active.cut is None and active.row.state == "running":
-                    self._rejudge(active)
+                try:
+                    if active.cut is None and active.row.state == "running":
+                        self._rejudge(active)
+                    self._drop_idle(active)
+                except Exception:
+                    if not active.stopped or active.tasks:
+                        log.exception("transfer %s cannot be judged, so nothing of it is sent", active.row.transfer)
+                    self._stop(active)
+            if turn % _AWAY_TURNS == 0 and self._core.identity is not None:
+                try:
+                    self._judge_away()
+                except Exception:
+                    log.exception("the transfers that wait cannot be judged")
+
+    def _stop(self, active: Active) -> None:
+        active.stopped = True
+        for task in list(active.tasks):
+            task.cancel()
+
+    def _drop_idle(self, active: Active) -> None:
+        """Its lists take memory, and are there again as soon as something is fetched."""
+        if not active.tasks and asyncio.get_running_loop().time() - active.used > _IDLE_S:
+            self._active.pop(active.row.transfer, None)
+
+    def _judge_away(self, *, grant: str = "", peer: str = "") -> None:
+        """Judge the transfers, as they are kept, that nobody fetches from: all, or those of a grant or a contact."""
+        table = tables.transfers.c
+        where = [table.direction == "out", table.state.in_(("running", "waiting"))]
+        where += [table.grant == grant] if grant else []
+        where += [table.peer == peer] if peer else []
+        with self._core.database.begin() as tx:
+            found = [row for row in transfers.all_transfers(tx, *where) if row.transfer not in self._active]
+        for row in found:
+            code = self._over(row)
+            if code:
+                self._cut(row, self._catalog.load(self._share(row.share, row.version)), code)
+
+    def _over(self, row: TransferRow) -> str:
+        """Why a transfer can never go on under its grant; empty when it can."""
+        contact = self._contacts.get(row.peer)
+        if contact is None:
+            return ""
+        with self._core.database.begin() as tx:
+            grant = rows.grant(tx, row.grant)
+        request = Request(requester=row.peer, action="read", share=row.share, version=row.version, transfer=row.transfer)
+        answer = decide(request, self._facts(contact, grant, row.transfer), self._core.clock.now())
+        return answer.code if isinstance(answer, Deny) and answer.code in _ENDS else ""
 
     def judge_grant(self, grant: str) -> None:
         """A grant changed: judge its transfers now."""
         for active in list(self._active.values()):
             if active.row.grant == grant and active.cut is None:
                 self._rejudge(active)
+        self._judge_away(grant=grant)
 
     def judge_contact(self, key: str) -> None:
         """A contact was blocked: judge their transfers now."""
         for active in list(self._active.values()):
             if active.row.peer == key and active.cut is None:
                 self._rejudge(active)
+        self._judge_away(peer=key)
 
     def _rejudge(self, active: Active) -> None:
         row = self._contacts.get(active.row.peer)
         assert row is not None
         try:
             self._permit(row, active)
+            active.stopped = False
         except _NotPermitted as error:
-            self._cut(active, error.code)
-            for task in list(active.tasks):
-                task.cancel()
+            self._stop(active)  # first: it holds also where nothing can be recorded
+            self._end(active, error.code)
 
-    def _cut(self, active: Active, code: str) -> Signed[Cut]:
+    def _end(self, active: Active, code: str) -> Signed[Cut]:
+        """End a transfer that is fetched from."""
+        if active.cut is None:
+            active.cut, active.row = self._cut(active.row, active.loaded, code)
+            if self._active.get(active.row.transfer) is active:
+                del self._active[active.row.transfer]
+        return active.cut
+
+    def _cut(self, row: TransferRow, loaded: Loaded, code: str) -> tuple[Signed[Cut], TransferRow]:
         """End a transfer by a rule: say exactly what was sent, give the slot back when no whole file was, tell the peer."""
-        if active.cut is not None:
-            return active.cut
-        transfer = active.row.transfer
+        transfer = row.transfer
         with self._core.database.begin() as tx:
             sent = transfers.arrived_chunks(tx, transfer)
-        files, size = whole_files(active.loaded, sent)
+        files, size = whole_files(loaded, sent)
         cut = self._core.sign(
             Cut,
             transfer=transfer,
@@ -485,20 +594,14 @@ class Serving:
             arrived=sent[:1000],
             more=count(sent[1000:]),
         )
-        entry = Entry(
-            event=Event.TRANSFER_CUT,
-            object_type="transfer",
-            object_id=transfer,
+        entry = replace(
+            self._entry(Event.TRANSFER_CUT, row),
             object_digest=cut.id,
-            dataset=active.row.share,
-            who=self._core.who(actor="program"),
-            counterparty=active.row.peer,
-            counterparty_name=self._contacts.name(active.row.peer),
             result="denied",
             result_code=code,
             details={"files": files, "bytes": size},
         )
-        returned = active.row.slot == "reserved" and files == 0
+        returned = row.slot == "reserved" and files == 0
         entries = [entry]
         if returned:
             entries.append(
@@ -506,29 +609,29 @@ class Serving:
                     entry,
                     event=Event.DOWNLOAD_RETURNED,
                     object_type="grant",
-                    object_id=active.row.grant,
+                    object_id=row.grant,
                     object_digest="",
                     result="ok",
                 )
             )
-        row = replace(active.row, state="cut", reason=code, slot="returned" if returned else active.row.slot)
+        row = replace(row, state="cut", reason=code, slot="returned" if returned else row.slot)
         with self._core.act(*entries) as tx:
             statements.put(tx, cut, about=transfer, now=self._core.clock.now())
-            statements.post(tx, active.row.peer, cut.id)
+            statements.post(tx, row.peer, cut.id)
             transfers.put_transfer(tx, row)
-        active.cut, active.row = cut, row
-        if self._active.get(transfer) is active:
-            del self._active[transfer]
         self._core.notices.publish("transfer", transfer)
-        self._ready(active.row.peer, 0)
-        return cut
+        self._ready(row.peer, 0)
+        return cut, row
 
     def peer_left(self, key: str) -> None:
         """The contact is gone: their transfers wait for them."""
         for transfer, active in list(self._active.items()):
             if active.row.peer == key:
                 del self._active[transfer]
-                self._set_waiting(transfer)
+        with self._core.database.begin() as tx:
+            running = [row for row in transfers.of_peer(tx, key) if row.direction == "out" and row.state == "running"]
+        for row in running:
+            self._set_waiting(row.transfer)
 
     def has_work(self, key: str) -> bool:
         """True while a transfer waits for this contact and its grant still runs."""
@@ -562,19 +665,3 @@ class Serving:
 def possession_proof(nonce: bytes, th2: bytes) -> str:
     """What the accept statement holds to prove possession of the key in this very session."""
     return sha256(frame("labxchange accept v1", nonce, th2)).hexdigest()
-
-
-def whole_files(loaded: Loaded, chunks: list[Interval]) -> tuple[int, int]:
-    """How many files with bytes are whole in ``chunks``, and the bytes of all chunks."""
-    mask = to_mask(chunks, loaded.line.chunks)
-    files = 0
-    first = loaded.line.first_chunk
-    for begin, end in of_mask(mask):
-        low = int(first.searchsorted(begin, "left"))
-        high = int(first.searchsorted(end + 1, "right")) - 1
-        files += sum(1 for file in range(low, high) if first[file] < first[file + 1])
-    size = 0
-    for begin, end in of_mask(mask):
-        stop = loaded.line.chunk_at(end)
-        size += stop.offset + stop.length - loaded.line.chunk_at(begin).offset
-    return files, size

@@ -150,13 +150,26 @@ class Taking:
             return []
         details = {"files": signed.body.files, "bytes": signed.body.bytes}
         entry = self._entry(Event.TRANSFER_CUT, row, signed.id, details=details)
-        with self._core.act(replace(entry, result="denied", result_code=signed.body.code)) as tx:
+        entries = [replace(entry, result="denied", result_code=signed.body.code)]
+        ends = direction == "out" and row.state in ("running", "waiting", "paused")
+        cancelled = signed.body.code == "cancelled"
+        returned = direction == "out" and cancelled and row.slot == "reserved" and self._receipts.nothing_whole_sent(row)
+        if returned:
+            entries.append(self._receipts.entry(Event.DOWNLOAD_RETURNED, row, object_type="grant", object_id=row.grant))
+        with self._core.act(*entries) as tx:
             statements.put(tx, signed, about=row.transfer, now=self._core.clock.now())
-            if direction == "out" and row.state in ("running", "waiting", "paused"):
-                state = "cancelled" if signed.body.code == "cancelled" else "cut"
-                transfers.put_transfer(tx, replace(row, state=state, reason=signed.body.code))
+            fresh = replace(row, slot="returned") if returned else row
+            if ends:
+                fresh = replace(fresh, state="cancelled" if cancelled else "cut", reason=signed.body.code)
+            if direction == "out":
+                transfers.put_transfer(tx, fresh)
         if direction == "in":
-            self._receiving.cut_told(row.transfer)
+            with self._core.database.begin() as tx:
+                grant = rows.grant(tx, row.grant)
+            if grant is not None and signed.body.code == "grant-expired" and grant.not_after <= signed.body.issued:
+                self._receiving.grant_ended(row.grant, signed.body.code)
+            else:
+                self._receiving.cut_told(row.transfer)
         else:
             self._finished(row.transfer)
         self._core.notices.publish("transfer", row.transfer)
@@ -225,14 +238,4 @@ class Taking:
         return []
 
     def _entry(self, event: Event, row: transfers.TransferRow, digest: str, *, details: dict[str, int]) -> Entry:
-        return Entry(
-            event=event,
-            object_type="transfer",
-            object_id=row.transfer,
-            object_digest=digest,
-            dataset=row.share,
-            who=self._core.who(actor="program"),
-            counterparty=row.peer,
-            counterparty_name=self._contacts.name(row.peer),
-            details=dict(details),
-        )
+        return self._receipts.entry(event, row, object_digest=digest, details=dict(details))

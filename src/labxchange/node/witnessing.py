@@ -55,6 +55,7 @@ class Witnessing:
         self._contacts = contacts
         self._budget = budget
         self._turns: dict[str, asyncio.Lock] = {}
+        self._showing: dict[str, asyncio.Lock] = {}
 
     # --- our trail ----------------------------------------------------------------------------------------------------
     async def show(self, channel: Channel) -> None:
@@ -64,6 +65,11 @@ class Witnessing:
             RefusedError: the peer does not cosign; nothing is exchanged until it is settled.
             PeerError, UnavailableError.
         """
+        # One head after the other: of two at once, the smaller could come second, and that is what a rollback looks like.
+        async with self._showing.setdefault(channel.peer_key.hex(), asyncio.Lock()):
+            await self._show(channel)
+
+    async def _show(self, channel: Channel) -> None:
         trail = self._core.trail
         row = self._contacts.get(channel.peer_key.hex())
         if trail is None or row is None or row.state != "verified" or not self._budget.has(row.key):

@@ -5,6 +5,7 @@ It is asked from hashing threads (never two at once), so it does not share the n
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -47,6 +48,8 @@ class HashCache:
             self._begin_anew()
 
     def _open(self) -> None:
+        with suppress(OSError):  # SQLite says better what is wrong
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         self._engine = create_engine(f"sqlite:///{self._path}", poolclass=StaticPool, connect_args={"check_same_thread": False})
         self._connection = self._engine.connect()
         # NORMAL: a power loss may take the last rows, and never leaves a page torn, which could hold a wrong digest.
