@@ -35,9 +35,7 @@ def run(work: Coroutine[Any, Any, None]) -> None:
 
 async def person(place: Path, name: str) -> tuple[Person, Me]:
     made = Person(place, name)
-    me = await made.client.call(
-        Verbs.key_create, name=name, organisation=f"{name} Ltd", credential_file=str(made.credential)
-    )
+    me = await made.client.call(Verbs.key_create, name=name, organisation=f"{name} Ltd", credential_file=str(made.credential))
     return made, me
 
 
@@ -201,9 +199,7 @@ def test_faces_that_start_the_node_at_once_get_one_node(place: Path) -> None:
         import os
 
         env = os.environ | {"LABXCHANGE_HOME": str(place / "Bo")}
-        faces = [
-            subprocess.Popen([sys.executable, "-c", code], env=env, stdout=subprocess.PIPE, text=True) for _ in range(4)
-        ]
+        faces = [subprocess.Popen([sys.executable, "-c", code], env=env, stdout=subprocess.PIPE, text=True) for _ in range(4)]
         told = {face.communicate(timeout=60)[0].strip() for face in faces}
         assert len(told) == 1
         assert told != {""}
@@ -385,5 +381,3 @@ def test_only_the_recipient_can_be_called(place: Path) -> None:
         await leave(ada, bo)
 
     run(story())
-
-

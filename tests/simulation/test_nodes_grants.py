@@ -1,4 +1,4 @@
-"""Grants over running transfers, on the simulated network: expiry, revocation, block, extension, download slots, a doubted clock."""
+"""Grants over running transfers, on a simulated network: expiry, revocation, block, extension, slots, a doubted clock."""
 
 from __future__ import annotations
 

@@ -50,9 +50,7 @@ def run_all(count: int, homes: Path) -> None:
         if ONLY:
             print("\n".join(outcome.told))
     print(f"{len(seeds)} stories with {mishaps} turns, {completed} transfers completed, {len(failed)} failed")
-    shown = "\n\n".join(
-        f"LABXCHANGE_ONLY={item.seed}\n" + "\n".join(item.told) + f"\n{item.failure}" for item in failed[:_SHOWN]
-    )
+    shown = "\n\n".join(f"LABXCHANGE_ONLY={item.seed}\n" + "\n".join(item.told) + f"\n{item.failure}" for item in failed[:_SHOWN])
     assert not failed, f"{len(failed)} of {len(seeds)} stories failed: {[item.seed for item in failed]}\n{shown}"
     assert ONLY or completed > len(seeds) // 3, "hardly anything was exchanged, so hardly anything was tested"
 

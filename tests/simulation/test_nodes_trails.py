@@ -97,7 +97,9 @@ def test_a_trail_that_was_turned_back_stops_the_work_until_a_person_decides(tmp_
         started = await bo.node.receive(share="third")
         done = await ended(bo.node, started.transfer, timeout_s=200)
         assert done.state == "completed"
-        assert any(entry.fields.get("reason_text") == "she told me what happened" for entry in await bo.node.audit_list(event=event))
+        assert any(
+            entry.fields.get("reason_text") == "she told me what happened" for entry in await bo.node.audit_list(event=event)
+        )
         with pytest.raises(InputError) as nothing:
             await bo.node.contact_accept_trail(contact="Ada", reason="again")
         assert nothing.value.code == "trail-not-stopped"

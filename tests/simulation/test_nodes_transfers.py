@@ -293,7 +293,13 @@ def test_odd_datasets(tmp_path: Path) -> None:
             "one empty file": {"nothing": b""},
             "empty folders": {"a/": b"", "b/c/": b""},
             "long": {deep: b"deep", "x" * 255: b"wide"},
-            "scripts": {"Größe.txt": b"1", "データ/ファイル": b"2", "קובץ": b"3", " leading space": b"4", "a\u0301".encode().decode(): b""},
+            "scripts": {
+                "Größe.txt": b"1",
+                "データ/ファイル": b"2",
+                "קובץ": b"3",
+                " leading space": b"4",
+                "a\u0301".encode().decode(): b"",
+            },
         }
         for title, files in odd.items():
             if title == "scripts":

@@ -317,9 +317,7 @@ async def check_exchange(one: Machine, other: Machine) -> None:
     await check_trails(one, other)
 
 
-async def check_trails(
-    *machines: Machine, verdict: Verdict = Verdict.VALID, others: Sequence[Machine] = ()
-) -> list[Result]:
+async def check_trails(*machines: Machine, verdict: Verdict = Verdict.VALID, others: Sequence[Machine] = ()) -> list[Result]:
     """Export every trail and verify it offline, trusting all parties, ``others`` too."""
     trust = [fingerprint(machine.node.core.public) for machine in (*machines, *others)]
     found = []

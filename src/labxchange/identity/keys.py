@@ -34,7 +34,7 @@ def derive(key: bytes, length: int, *info: bytes | str | int) -> bytes:
 
 
 def verify(public: bytes, signature: bytes, data: bytes) -> bool:
-    """True when ``signature`` is the Ed25519 signature of ``data`` under the raw public key, which is one that somebody can own."""
+    """True when ``signature`` is the Ed25519 signature of ``data`` under the raw public key, one that somebody can own."""
     if len(public) != KEY_BYTES or len(signature) != SIGNATURE_BYTES:
         return False
     if public[:-1] + bytes([public[-1] & 0x7F]) in _SMALL_ORDER:

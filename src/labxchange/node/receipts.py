@@ -187,6 +187,7 @@ class Receipts:
             known = {
                 parse(found, ReceiptAck).body.receipt for found in statements.about(tx, receipt.body.transfer, "receipt-ack")
             }
+            receipts = [parse(found, Receipt) for found in statements.about(tx, receipt.body.transfer, "receipt")]
         if row is None or row.peer != signed.body.issuer or receipt.body.issuer != self._core.me:
             raise PeerError("receipt-unknown", "A countersignature came from somebody else than the sender.")
         if signed.body.receipt in known:
@@ -196,8 +197,9 @@ class Receipts:
         check_ack(signed, parse_card(contact.card).body)
         done = {*known, signed.body.receipt}
         entries = [self.entry(Event.TRANSFER_RECEIPT, row, object_type="receipt-ack", object_id=signed.id)]
-        settled = len(done) == 2
-        completed = settled and row.state == "verified"
+        attempt = {item.id for item in receipts if item.body.finished == receipt.body.finished}
+        settled = attempt <= done
+        completed = settled and row.state == "verified" and row.finished_ms == receipt.body.finished
         if completed:
             entries.append(self.entry(Event.TRANSFER_COMPLETED, row))
         with self._core.act(*entries) as tx:

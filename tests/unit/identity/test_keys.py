@@ -38,9 +38,9 @@ def test_signatures_are_of_one_key_and_one_text() -> None:
             assert not verify(key, signature, b"y")
 
 
-@pytest.mark.parametrize(("public", "signature"), [(b"", b""), (bytes(32), bytes(64)), (b"\xff" * 32, bytes(64)), (bytes(33), bytes(64))])
-def test_malformed_keys_and_signatures_verify_nothing(public: bytes, signature: bytes) -> None:
-    assert verify(public, signature, b"x") is False
+@pytest.mark.parametrize("public", [b"", bytes(32), b"\xff" * 32, bytes(33)])
+def test_malformed_keys_and_signatures_verify_nothing(public: bytes) -> None:
+    assert verify(public, bytes(64), b"x") is False
     assert verify(Identity(SEED).public, Identity(SEED).sign(b"x")[:-1], b"x") is False
 
 
@@ -53,7 +53,8 @@ def test_an_identity_shows_nothing_and_needs_a_whole_seed() -> None:
 @pytest.mark.parametrize("sign_bit", [0, 0x80])
 def test_a_key_that_anyone_can_sign_for_verifies_nothing(sign_bit: int) -> None:
     """Points of small order: one signature of zeros fits a share of all texts."""
-    for text in ("00" * 32, "01" + "00" * 31, "ec" + "ff" * 30 + "7f", "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a"):
+    eighth = "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a"
+    for text in ("00" * 32, "01" + "00" * 31, "ec" + "ff" * 30 + "7f", eighth):
         key = bytearray.fromhex(text)
         key[-1] |= sign_bit
         for signature in (bytes(64), b"\x01" + bytes(63)):

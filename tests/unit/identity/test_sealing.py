@@ -48,7 +48,7 @@ def test_nothing_else_does(given: dict[str, str | bytes], code: str) -> None:
 def test_what_is_needed_to_seal() -> None:
     for given, code in (({"passphrase": "short"}, "passphrase-too-short"), ({}, "no-unlock-method")):
         with pytest.raises(InputError) as caught:
-            seal(SEED, random_bytes=random.Random(1).randbytes, argon=CHEAP, **given)
+            seal(SEED, random_bytes=random.Random(1).randbytes, argon=CHEAP, **given)  # type: ignore[arg-type]
         assert caught.value.code == code
     with pytest.raises(InputError) as missing:
         unseal(made(credential=b""), credential=CREDENTIAL)

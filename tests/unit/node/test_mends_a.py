@@ -1,4 +1,4 @@
-"""A node that cannot have its port or its credential stays up and says so; a stop that a person must lift is not lifted by a peer."""
+"""A node that cannot have its port or its credential stays up and says so; a stop for a person is not lifted by a peer."""
 
 from __future__ import annotations
 

@@ -1,240 +1,153 @@
-"""Transfers that end and begin again: only a signed word ends one, nothing that failed leaves holes, receipts claim what was sent."""
+"""Connections that end at once, addresses that are none, the log that does not grow for ever, denials at the local socket."""
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import os
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
-from msgspec.structs import replace
-from sqlalchemy import delete
 
-from labxchange.errors import PeerError
-from labxchange.identity.statement import parse, sign
-from labxchange.net.channel import Channel
-from labxchange.node.node import Node
-from labxchange.sharing.exchange import Cut, Receipt
-from labxchange.store import statements, tables, transfers
-from labxchange.store.shares import ShareRow
-from labxchange.store.transfers import TransferRow
-from labxchange.transfer import receive
-from tests.support.nodes import ended, share, until, wait_for
-from tests.support.world import (
-    World,
-    check_exchange,
-    check_released,
-    many_files,
-    midway,
-    receipts_of,
-    settle,
-    simulate,
-    write_files,
-)
+from labxchange.errors import UnavailableError
+from labxchange.node import starting
+from labxchange.node.addresses import own_address
+from labxchange.node.daemon import RotatingLog
+from labxchange.node.home import Home
+from labxchange.node.local import application
+from labxchange.store import people
+from tests.support.nodes import befriend, make_node, start, wait_for
 
 
-def row_of(node: Node, transfer: str) -> TransferRow:
-    with node.core.database.begin() as tx:
-        row = transfers.transfer(tx, transfer)
-    assert row is not None
-    return row
+def run(story: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(story)
 
 
-def cuts_of(node: Node, transfer: str) -> list[Cut]:
-    with node.core.database.begin() as tx:
-        return [parse(found, Cut).body for found in statements.about(tx, transfer, "cut")]
+def test_a_stale_address_does_not_hide_a_good_one(tmp_path: Path) -> None:
+    """At the address seen last another node answers now; one on the card is no address at all."""
+
+    async def story() -> None:
+        ada, bo, cy = (make_node(tmp_path, name) for name in ("Ada", "Bo", "Cy"))
+        for node in (ada, bo, cy):
+            await start(node)
+        await befriend(ada, bo)
+        key = ada.core.me
+        for stale in (f"127.0.0.1:{cy.port}", "127.0.0.1:99999"):
+            good = f"127.0.0.1:{ada.port}"
+            channel = await bo.peers._dial([stale, good], bytes.fromhex(key))
+            assert channel.peer_key.hex() == key
+            with bo.core.database.begin() as tx:
+                row = people.contact(tx, key)
+            assert row is not None
+            assert row.seen_address == good
+        with pytest.raises(UnavailableError) as caught:
+            await bo.peers._dial(["127.0.0.1:99999"], bytes.fromhex(key))
+        assert caught.value.code == "peer-unreachable"
+        for node in (ada, bo, cy):
+            await node.close()
+
+    run(story())
 
 
-@pytest.fixture
-def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One file of 1 MiB asked for at a time."""
-    monkeypatch.setattr(receive, "FETCH_BYTES", 1 << 20)
-    monkeypatch.setattr(receive, "FETCH_PARALLEL", 1)
-
-
-def test_a_connection_that_is_closed_with_the_code_of_a_rule_ends_nothing(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
-        ada, bo = await world.pair()
-        files = write_files(tmp_path / "data", many_files(30, 100_000))
-        await share(ada.node, bo.node, tmp_path / "data", title="Trial")
-        started = await bo.node.receive(share="Trial")
-        await midway(bo.node, started.transfer)
-        channel = ada.node.peers.connected(bo.node.core.me)
+def test_a_channel_that_is_over_is_not_given_out(tmp_path: Path) -> None:
+    async def story() -> None:
+        ada, bo = make_node(tmp_path, "Ada"), make_node(tmp_path, "Bo")
+        await start(ada)
+        await start(bo)
+        await befriend(ada, bo)
+        channel = await wait_for(lambda: bo.peers.connected(ada.core.me), what="a channel")
         assert channel is not None
-        channel.close("grant-revoked")
-        await wait_for(lambda: row_of(bo.node, started.transfer).reason == "grant-revoked", what="the wait")
-        assert row_of(bo.node, started.transfer).state == "waiting"
-        done = await ended(bo.node, started.transfer, timeout_s=120)
-        assert done.state == "completed"
-        assert not cuts_of(bo.node, started.transfer)
-        check_released(Path(done.destination), files)
-        await settle(ada, bo)
-        await check_exchange(ada, bo)
+        channel.close("")
+        found = bo.peers.connected(ada.core.me)
+        assert found is not channel or channel.is_open
+        await bo.close()
+        await ada.close()
 
-    simulate(story, tmp_path)
+    run(story())
 
 
-def test_trouble_that_nobody_foresaw_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def story(world: World) -> None:
-        ada, bo = await world.pair()
-        write_files(tmp_path / "data", many_files(2, 1000))
-        await share(ada.node, bo.node, tmp_path / "data", title="Trial")
-        real, left = bo.node.receiving._listing, [RuntimeError("a bug"), ConnectionError("another")]
+def test_a_channel_that_cannot_be_taken_up_leaves_the_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        ada, bo = make_node(tmp_path, "Ada"), make_node(tmp_path, "Bo")
+        await start(ada)
+        await start(bo)
+        await befriend(ada, bo)
+        key = ada.core.me
+        await wait_for(lambda: bo.peers.connected(key), what="a channel")
 
-        async def listing(channel: Channel, row: ShareRow) -> None:
-            if left:
-                raise left.pop(0)
-            await real(channel, row)
+        def full(_: object) -> None:
+            raise UnavailableError("disk-full", "full")
 
-        monkeypatch.setattr(bo.node.receiving, "_listing", listing)
-        started = await bo.node.receive(share="Trial")
-        assert (await ended(bo.node, started.transfer, timeout_s=60)).state == "completed"
-        await settle(ada, bo)
+        with monkeypatch.context() as patch:
+            patch.setattr(bo.contacts, "update_card", full)
+            channel = await bo.peers.endpoint.dial(f"127.0.0.1:{ada.port}", bytes.fromhex(key))
+            with pytest.raises(UnavailableError):
+                bo.peers.adopt(channel)
+        channel.close("")
+        await wait_for(lambda: channel not in bo.peers._channels[key], what="it to leave the list")
+        await bo.close()
+        await ada.close()
 
-    simulate(story, tmp_path)
-
-
-def test_a_name_that_is_taken_keeps_the_part_and_a_resume_makes_it_whole(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
-        ada, bo = await world.pair()
-        files = write_files(tmp_path / "data", many_files(3, 50_000))
-        await share(ada.node, bo.node, tmp_path / "data", title="Trial")
-        place = tmp_path / "place"
-        write_files(place, {"part-001.bin": b"something of Bo's"})
-        started = await bo.node.receive(share="Trial", destination=str(place))
-        failed = await ended(bo.node, started.transfer)
-        assert (failed.state, failed.reason) == ("failed", "not-intact")
-        assert [part.name for part in (place / f".labxchange-{started.transfer}").iterdir()] == ["1.part"]
-        assert (place / "part-001.bin").read_bytes() == b"something of Bo's"
-        await settle(ada, bo)
-
-        (place / "part-001.bin").rename(tmp_path / "moved away")
-        again = await bo.node.receive(share="Trial", destination=str(place))
-        assert again.transfer == started.transfer
-        assert (await ended(bo.node, started.transfer)).state == "completed"
-        assert check_released(place, files) == 3
-        assert sum(path.name.startswith(".labxchange") for path in place.iterdir()) == 0
-        await settle(ada, bo)
-        await check_exchange(ada, bo)
-
-    simulate(story, tmp_path)
+    run(story())
 
 
-@pytest.mark.usefixtures("small_steps")
-def test_after_a_cancel_the_same_place_takes_the_share_again(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
-        ada, bo = await world.pair()
-        files = write_files(tmp_path / "data", many_files(4, 1 << 20))
-        await share(ada.node, bo.node, tmp_path / "data", title="Trial", downloads=2)
-        started = await bo.node.receive(share="Trial")
-        await wait_for(lambda: row_of(bo.node, started.transfer).done_files, what="a file in place")
-        cancelled = await bo.node.transfer_cancel(transfer=started.transfer)
-        assert cancelled.state == "cancelled"
-        entry = (await bo.node.audit_list(event="transfer.failed"))[0]
-        with bo.node.core.database.begin() as tx:
-            assert statements.get(tx, entry.fields["object_digest"]), "the entry names the signed cut"
-        await until(ada.node, started.transfer, "cancelled")
-        assert row_of(ada.node, started.transfer).slot == "reserved", "a whole file was sent"
-        again = await bo.node.receive(share="Trial")
-        assert again.transfer != started.transfer
-        done = await ended(bo.node, again.transfer)
-        assert done.state == "completed"
-        assert check_released(Path(done.destination), files) == 4
-        await settle(ada, bo)
+def test_calls_that_no_face_makes_are_entries_counted_by_the_minute(tmp_path: Path) -> None:
+    async def story() -> None:
+        node = make_node(tmp_path, "Ada")
+        await start(node)
+        transport = httpx.ASGITransport(application(node, stop=lambda: None))
+        async with httpx.AsyncClient(transport=transport, base_url="http://node") as face:
+            for _ in range(20):
+                assert (await face.post("/verbs/__class__", content=b"{}")).status_code == 400
+                assert (await face.post("/verbs/key_show", content=b"{")).status_code == 400
+            assert (await face.post("/verbs/share_status", content=b'{"share": "none"}')).status_code == 400
+            assert (await face.post("/verbs/key_show", content=b"{}")).status_code == 200
+        denied = await node.audit_list(event="access.denied")
+        assert sorted(item.result_code for item in denied) == ["call-malformed", "verb-unknown"]
+        assert all("the local API" in str(item.fields) for item in denied)
+        await node.close()
 
-    simulate(story, tmp_path)
+    run(story())
 
 
-@pytest.mark.usefixtures("small_steps")
-def test_a_cancel_before_a_whole_file_went_out_gives_the_slot_back(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
-        ada, bo = await world.pair()
-        write_files(tmp_path / "data", many_files(1, 6 << 20))
-        await share(ada.node, bo.node, tmp_path / "data", title="Trial")
-        started = await bo.node.receive(share="Trial")
-        await wait_for(lambda: row_of(bo.node, started.transfer).state == "running", what="the start")
-        await bo.node.transfer_cancel(transfer=started.transfer)
-        await until(ada.node, started.transfer, "cancelled")
-        assert row_of(ada.node, started.transfer).slot == "returned"
-        assert len(await ada.node.audit_list(event="download.returned")) == 1
-        await settle(ada, bo)
-
-    simulate(story, tmp_path)
+def test_own_addresses() -> None:
+    assert [own_address(host) for host in ("", "0.0.0.0", "::", "::1", "192.0.2.7")] == [
+        *("127.0.0.1", "127.0.0.1", "[::1]", "[::1]", "192.0.2.7")
+    ]
 
 
-@pytest.mark.parametrize("how", ["expired", "revoked"])
-def test_a_grant_that_ends_while_the_other_side_is_away_ends_the_transfer_on_both(tmp_path: Path, how: str) -> None:
-    async def story(world: World) -> None:
-        ada, bo = await world.pair()
-        write_files(tmp_path / "data", many_files(40, 50_000))
-        terms = {"not_after": ada.wall() + 300_000} if how == "expired" else {}
-        await share(ada.node, bo.node, tmp_path / "data", title="Trial", **terms)
-        started = await bo.node.receive(share="Trial")
-        await midway(bo.node, started.transfer)
-        world.cut_wire(ada, bo)
-        await until(ada.node, started.transfer, "waiting", timeout_s=60)
-        if how == "revoked":
-            await ada.node.share_revoke(share="Trial", reason="a mistake")
-        assert (await until(ada.node, started.transfer, "cut", timeout_s=400)).reason == f"grant-{how}"
-        assert [cut.side for cut in cuts_of(ada.node, started.transfer)] == ["sender"]
-        if how == "revoked":
-            world.mend_wire(ada, bo)
-        assert (await until(bo.node, started.transfer, "cut", timeout_s=400)).reason == f"grant-{how}"
-        assert "recipient" in [cut.side for cut in cuts_of(bo.node, started.transfer)]
-        world.mend_wire(ada, bo)
-        await settle(ada, bo)
-
-    simulate(story, tmp_path)
+def test_a_full_log_makes_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "node.log"
+    with path.open("a", buffering=1) as stream:
+        monkeypatch.setattr("sys.stderr", stream)
+        handler = RotatingLog(path, max_bytes=200)
+        for number in range(30):
+            handler.emit(logging.makeLogRecord({"msg": f"line {number} " + "x" * 20}))
+        assert path.stat().st_size <= 200
+        assert "line 29" in path.read_text() + path.with_name("node.log.1").read_text()
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert sorted(item.name for item in tmp_path.iterdir()) == ["node.log", "node.log.1"]
 
 
-def test_receipts_must_fit_what_was_sent_and_are_entered_once(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
-        ada, bo = await world.pair()
-        write_files(tmp_path / "data", many_files(3, 1000))
-        await share(ada.node, bo.node, tmp_path / "data", title="Trial")
-        started = await bo.node.receive(share="Trial")
-        assert (await ended(bo.node, started.transfer)).state == "completed"
-        await settle(ada, bo)
-        with bo.node.core.database.begin() as tx:
-            receipts = [parse(found, Receipt) for found in statements.about(tx, started.transfer, "receipt")]
-        intact = next(item for item in receipts if item.body.level == "intact")
-        bo_identity = bo.node.core.require()
-        for wrong in (
-            {"counts": replace(intact.body.counts, matched=2)},
-            {"counts": replace(intact.body.counts, matched=2, missing=1)},
-            {"bytes": 2999},
-            {"verdict": "complete"},
-            {"root": "00" * 32},
-        ):
-            forged = sign(replace(intact.body, issued=intact.body.issued + 1, **wrong), bo_identity)
-            with pytest.raises(PeerError) as caught:
-                ada.node.receipts.countersign(forged)
-            assert caught.value.code == "receipt-wrong"
-
-        with ada.node.core.database.begin() as tx:  # as after a crash between receipt and countersignature
-            tx.execute(delete(tables.statements).where(tables.statements.c.kind == "receipt-ack"))
-        told = len(await ada.node.audit_list(event="transfer.receipt"))
-        answer = ada.node.receipts.countersign(intact)
-        assert ada.node.receipts.countersign(intact) == answer
-        assert len(await ada.node.audit_list(event="transfer.receipt")) == told
-
-        with ada.node.core.database.begin() as tx:
-            transfers.drop_arrived(tx, started.transfer)
-        with pytest.raises(PeerError) as caught:
-            ada.node.receipts.countersign(sign(replace(intact.body, issued=intact.body.issued + 1), bo_identity))
-        assert caught.value.code == "receipt-wrong"
-        assert row_of(ada.node, started.transfer).state == "completed"
-        assert len(receipts_of(ada.node)) == 2
-
-    simulate(story, tmp_path)
+def test_a_log_elsewhere_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, other = tmp_path / "node.log", tmp_path / "journal"
+    path.write_bytes(bytes(500))
+    with other.open("a", buffering=1) as stream:
+        monkeypatch.setattr("sys.stderr", stream)
+        handler = RotatingLog(path, max_bytes=10)
+        for _ in range(3):
+            handler.emit(logging.makeLogRecord({"msg": "a line"}))
+    assert path.stat().st_size == 500
+    assert other.read_text() == "a line\n" * 3
 
 
-def test_refusals_beyond_the_many_are_of_one_kind(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
-        ada = world.machine("Ada")
-        await ada.boot()
-        for number in range(1500):
-            ada.node.denials.note(f"made-up-{number}", f"stranger {number}", stranger=True)
-        denied = await ada.node.audit_list(event="access.denied", limit=1000)
-        assert len(denied) <= 31
-        assert "various" in {entry.result_code for entry in denied}
-
-    simulate(story, tmp_path)
+def test_a_large_database_may_take_its_time(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    home.create()
+    assert starting._patience(home) == 20
+    with home.database.open("wb") as file:
+        os.truncate(file.fileno(), 20 << 30)
+    assert starting._patience(home) > 1000

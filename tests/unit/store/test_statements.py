@@ -77,7 +77,7 @@ def test_a_body_comes_back_whole_and_page_by_page(database: Database, size: int)
         assert statements.put_body(tx, data) == digest == sha256(data).hexdigest()
     with database.begin() as tx:
         assert statements.body(tx, digest) == data
-        pages = []
+        pages: list[bytes] = []
         last = False
         while not last:
             found = statements.page_of(tx, digest, len(pages))

@@ -1,46 +1,47 @@
-"""The trail on disk: entries with their checkpoint or not at all, the same tree after a failure and after a restart."""
+"""The trail on disk: entries, tree, checkpoints, openings, scopes - and what a failed transaction leaves of them: nothing."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from labxchange.audit.checkpoint import parse_note, verify_note
-from labxchange.audit.entry import Entry
+from labxchange.audit.entry import Entry, Who
 from labxchange.audit.events import Event
 from labxchange.audit.leaf import check_opening, parse
+from labxchange.audit.scope import Scope
 from labxchange.errors import NodeLocked
 from labxchange.identity.keys import Identity
-from labxchange.merkle import Frontier, leaf_hash, verify_consistency, verify_inclusion
+from labxchange.merkle import leaf_hash, root_of, verify_consistency, verify_inclusion
 from labxchange.store.database import Database
 from labxchange.store.trail import Stamp, Trail
 
-ME = Identity(b"\x05" * 32)
+ADA = Identity(b"a" * 32)
+WHO = Who(person="Ada", role="", organisation="A", key=ADA.public.hex(), authenticated="passphrase", actor="person")
 
 
-class Desk:
-    """A database and its trail, with a clock that counts."""
+class Bench:
+    """A trail over a database, and a clock that ticks at each look."""
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.now = path, 1_800_000_000_000
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "node.db"
+        self.now = 1_800_000_000_000
         self.open()
 
-    def open(self) -> None:
+    def open(self, *, unlock: bool = True) -> None:
         self.database = Database(self.path)
-        self.trail = Trail(ME.public, stamp=self.stamp, random_bytes=self.random, software="test 1")
+        self.trail = Trail(ADA.public, stamp=self.stamp, random_bytes=random.Random(7).randbytes, software="test")
         with self.database.begin() as tx:
             self.trail.reload(tx)
-        self.trail.unlock(ME)
+        if unlock:
+            self.trail.unlock(ADA)
 
     def stamp(self) -> Stamp:
         self.now += 1
-        return Stamp(utc_ms=self.now, local="2027-01-15T09:00:00+01:00 CET", monotonic_ms=self.now - 1_800_000_000_000, source="test")
-
-    def random(self, count: int) -> bytes:
-        self.now += 1
-        return self.now.to_bytes(count, "big") if count >= 8 else bytes(count)
+        return Stamp(utc_ms=self.now, local="2027-01-15T08:00:00+00:00 UTC", monotonic_ms=self.now % 10**9, source="system clock")
 
     def write(self, *entries: Entry) -> None:
         with self.database.begin() as tx:
@@ -48,112 +49,156 @@ class Desk:
                 self.trail.append(tx, entry)
             self.trail.seal(tx)
 
-    def root(self) -> bytes:
-        """The root of what is stored, by leaves alone."""
-        frontier = Frontier()
+    def leaves(self) -> list[bytes]:
         with self.database.begin() as tx:
-            for seq in range(self.trail.stored_size(tx)):
-                frontier.append(leaf_hash(self.trail.leaf(tx, seq)))
-        return frontier.root()
+            return [item.leaf for item in self.trail.entries(tx)]
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
-    made = Desk(tmp_path / "node.db")
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(tmp_path)
     yield made
     made.database.close()
 
 
-def note(number: int, **fields: str) -> Entry:
-    return Entry(event=Event.CONFIG_CHANGED, object_type="card", object_id=f"object {number}", **fields)
+def viewed(number: int = 0, **fields: str) -> Entry:
+    return Entry(event=Event.TRAIL_VIEWED, object_type="trail", object_id=f"no {number}", who=WHO, **fields)  # type: ignore[arg-type]
 
 
-def test_an_entry_and_its_checkpoint_are_one(desk: Desk) -> None:
-    desk.write(note(0), note(1))
-    desk.write(note(2))
-    assert desk.trail.size == 3
-    with desk.database.begin() as tx:
-        newest = verify_note(parse_note(desk.trail.newest_checkpoint(tx)), ME.trail_public)
-        assert (newest.size, newest.root, newest.origin) == (3, desk.root(), desk.trail.origin)
-        assert parse_note(desk.trail.checkpoint_at(tx, 2)).checkpoint.size == 2
-        assert desk.trail.checkpoint_at(tx, 1) == ""
-        proof = desk.trail.consistency(tx, 2, 3)
-        old = parse_note(desk.trail.checkpoint_at(tx, 2)).checkpoint.root
-        verify_consistency(2, 3, proof, old, newest.root)
-        leaf = desk.trail.leaf(tx, 1)
-        verify_inclusion(leaf_hash(leaf), 1, 3, desk.trail.inclusion(tx, 1, 3), newest.root)
+def test_each_batch_is_sealed_and_provable(bench: Bench) -> None:
+    notes: list[str] = []
+    for batch in range(1, 9):
+        bench.write(*(viewed(number) for number in range(batch)))
+        with bench.database.begin() as tx:
+            notes.append(bench.trail.newest_checkpoint(tx))
+    leaves = [leaf_hash(leaf) for leaf in bench.leaves()]
+    assert len(leaves) == bench.trail.size == 36
+    heads = [verify_note(parse_note(note), ADA.trail_public) for note in notes]
+    with bench.database.begin() as tx:
+        for head in heads:
+            assert head.root == root_of(leaves[: head.size])
+            proof = bench.trail.consistency(tx, head.size, 36)
+            assert verify_consistency(old=head.size, new=36, old_root=head.root, new_root=heads[-1].root, proof=proof)
+        for seq in range(36):
+            proof = bench.trail.inclusion(tx, seq, 36)
+            assert verify_inclusion(leaves[seq], index=seq, size=36, proof=proof, root=heads[-1].root)
+        assert bench.trail.checkpoint_at(tx, 3) == notes[1]
+        assert bench.trail.checkpoint_at(tx, 4) == ""
 
 
-def test_after_a_failed_transaction_the_trail_goes_on_as_if_it_never_was(desk: Desk) -> None:
-    desk.write(note(0, study="ABC"))
-    before = desk.root()
-    with pytest.raises(RuntimeError), desk.database.begin() as tx:
-        desk.trail.append(tx, note(1, study="ABC", counterparty="c" * 64))
-        desk.trail.append(tx, note(2))
-        raise RuntimeError
-    with desk.database.begin() as tx:
-        desk.trail.reload(tx)
-    assert (desk.trail.size, desk.root()) == (1, before)
-    desk.write(note(3, study="ABC", counterparty="c" * 64))
-    with desk.database.begin() as tx:
-        entries = list(desk.trail.entries(tx))
-        assert [item.seq for item in entries] == [0, 1]
-        assert [count.counter for _, count in desk.trail.scopes(tx)] == [2]
-        assert verify_note(parse_note(desk.trail.newest_checkpoint(tx)), ME.trail_public).root == desk.root()
-        assert {opening.name for opening in entries[1].openings} >= {"object_id", "counterparty"}
+def test_a_transaction_that_fails_leaves_nothing(bench: Bench) -> None:
+    bench.write(viewed(1, study="S"))
+    before = bench.leaves()
+
+    def fail() -> None:
+        with bench.database.begin() as tx:
+            bench.trail.append(tx, viewed(2, study="S"))
+            bench.trail.append(tx, viewed(3, study="T"))
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    with bench.database.begin() as tx:
+        bench.trail.reload(tx)
+    assert bench.leaves() == before
+    bench.write(viewed(4, study="S"))
+    with bench.database.begin() as tx:
+        head = verify_note(parse_note(bench.trail.newest_checkpoint(tx)), ADA.trail_public)
+        assert {(scope.name, count.counter) for scope, count in bench.trail.scopes(tx)} == {("S", 2)}
+    assert head.size == 2
+    assert head.root == root_of(leaf_hash(leaf) for leaf in bench.leaves())
 
 
-def test_a_restart_takes_up_the_same_tree(desk: Desk) -> None:
-    for number in range(9):
-        desk.write(note(number))
-    root, origin = desk.root(), desk.trail.origin
-    desk.database.close()
-    desk.open()
-    assert (desk.trail.size, desk.root(), desk.trail.origin) == (9, root, origin)
-    desk.write(note(9))
-    with desk.database.begin() as tx:
-        assert verify_note(parse_note(desk.trail.newest_checkpoint(tx)), ME.trail_public).root == desk.root()
+def test_it_goes_on_where_it_was_after_a_restart(bench: Bench) -> None:
+    bench.write(viewed(1), viewed(2), viewed(3))
+    epoch, leaves = bench.trail.epoch, bench.leaves()
+    bench.database.close()
+    bench.open()
+    assert (bench.trail.size, bench.trail.epoch) == (3, epoch)
+    bench.write(viewed(4))
+    assert bench.leaves()[:3] == leaves
+    assert [parse(leaf).seq for leaf in bench.leaves()] == [0, 1, 2, 3]
 
 
-def test_a_locked_node_writes_little_and_the_unlock_signs_it(desk: Desk) -> None:
-    desk.write(note(0))
-    desk.trail.lock()
-    with pytest.raises(NodeLocked), desk.database.begin() as tx:
-        desk.trail.append(tx, note(1))
-    with desk.database.begin() as tx:
-        desk.trail.reload(tx)
-    desk.write(Entry(event=Event.ACCESS_DENIED, object_type="connection", object_id="secret", result="denied", result_code="x"))
-    with desk.database.begin() as tx:
-        assert parse_note(desk.trail.newest_checkpoint(tx)).checkpoint.size == 1
-        assert b"secret" not in desk.trail.leaf(tx, 1)
+def test_a_locked_node_writes_little_and_the_next_unlock_signs_it(bench: Bench) -> None:
+    bench.write(viewed(1))
+    bench.database.close()
+    bench.open(unlock=False)
+    with pytest.raises(NodeLocked), bench.database.begin() as tx:
+        bench.trail.append(tx, viewed(2))
+    with bench.database.begin() as tx:
+        bench.trail.append(tx, Entry(event=Event.SYSTEM_STARTED, object_type="node", who=WHO, new="secret"))
+        bench.trail.seal(tx)
+        assert parse_note(bench.trail.newest_checkpoint(tx)).checkpoint.size == 1
         with pytest.raises(NodeLocked):
-            desk.trail.openings(tx, 0)
-    desk.trail.unlock(ME)
-    desk.write()
-    with desk.database.begin() as tx:
-        assert parse_note(desk.trail.newest_checkpoint(tx)).checkpoint.size == 2
-        assert desk.trail.openings(tx, 1) == ()
+            bench.trail.openings(tx, 0)
+    bench.trail.unlock(ADA)
+    with bench.database.begin() as tx:
+        assert bench.trail.openings(tx, 1) == ()
+        assert b"secret" not in bench.trail.leaf(tx, 1)
+        bench.trail.seal(tx)
+        assert parse_note(bench.trail.newest_checkpoint(tx)).checkpoint.size == 2
 
 
-def test_fields_are_sealed_and_fit_their_commitments(desk: Desk) -> None:
-    desk.write(note(0, old="before", new="after", reason_text="because"))
-    with desk.database.begin() as tx:
-        (item,) = desk.trail.entries(tx)
-        stored = b"".join(bytes(row[0]) for row in tx.exec_driver_sql("SELECT sealed FROM trail_openings"))
-    assert b"because" not in item.leaf + stored
-    assert {opening.name for opening in item.openings} >= {"object_id", "old", "new", "reason_text"}
+def test_fields_are_committed_and_open_only_here(bench: Bench) -> None:
+    bench.write(viewed(1, reason_text="because of Bo", study="S"))
+    with bench.database.begin() as tx:
+        item = bench.trail.entry(tx, 0)
     leaf = parse(item.leaf)
+    for hidden in (b"because of Bo", b"no 1", b"Ada"):
+        assert hidden not in item.leaf
+    opened = {opening.name: opening for opening in item.openings}
+    assert opened["reason_text"].value == b'"because of Bo"'
+    assert opened["object_id"].value == b'"no 1"'
     for opening in item.openings:
-        assert check_opening(leaf, opening.name, opening.salt, opening.value)
-        assert not check_opening(leaf, opening.name, opening.salt, opening.value + b" ")
+        assert check_opening(leaf, opening.name, salt=opening.salt, value=opening.value)
+        assert not check_opening(leaf, opening.name, salt=opening.salt, value=opening.value + b" ")
+    raw = bench.path.read_bytes() + bench.path.with_name("node.db-wal").read_bytes()
+    assert b"because of Bo" not in raw, "the database holds it sealed"
 
 
-def test_newest_first_by_event_and_time(desk: Desk) -> None:
-    desk.write(note(0), Entry(event=Event.SYSTEM_STARTED, object_type="node"), note(1))
-    with desk.database.begin() as tx:
-        assert list(desk.trail.newest(tx)) == [2, 1, 0]
-        assert list(desk.trail.newest(tx, event="config.")) == [2, 0]
-        assert list(desk.trail.newest(tx, event="config%")) == []
-        when = parse(desk.trail.leaf(tx, 1)).utc_ms
-        assert list(desk.trail.newest(tx, since=when)) == [2, 1]
-        assert list(desk.trail.newest(tx, until=when)) == [0]
+def test_scopes_count_without_gaps(bench: Bench) -> None:
+    for number in range(5):
+        bench.write(viewed(number, study="S", site="1" if number % 2 else ""))
+    with bench.database.begin() as tx:
+        heads = {scope: count.counter for scope, count in bench.trail.scopes(tx)}
+    assert heads == {Scope(kind="study", name="S"): 5, Scope(kind="site", name="1"): 2}
+    counters = [[scope.counter for scope in parse(leaf).scopes] for leaf in bench.leaves()]
+    assert counters == [[1], [2, 1], [3], [4, 2], [5]]
+
+
+def test_a_new_epoch_has_another_origin_and_keeps_the_entries(bench: Bench) -> None:
+    bench.write(viewed(1))
+    first = bench.trail.origin
+    with bench.database.begin() as tx:
+        assert bench.trail.epoch_begin(tx) is None
+        bench.trail.open_epoch(tx)
+    bench.write(Entry(event=Event.TRAIL_RESTORED, object_type="trail", who=WHO))
+    bench.write(viewed(2))
+    assert bench.trail.origin != first
+    assert [parse(leaf).origin for leaf in bench.leaves()] == [first, bench.trail.origin, bench.trail.origin]
+    with bench.database.begin() as tx:
+        assert bench.trail.epoch_begin(tx) == 1
+        assert [size for size, _ in bench.trail.epoch_checkpoints(tx)] == [1, 3]
+
+
+def test_cosignatures_are_kept_once(bench: Bench) -> None:
+    bench.write(viewed(1))
+    bench.write(viewed(2))
+    with bench.database.begin() as tx:
+        for _ in range(2):
+            bench.trail.add_cosignature(tx, size=1, cosigner="b" * 64, line="line\n")
+        bench.trail.add_cosignature(tx, size=2, cosigner="b" * 64, line="other\n")
+        found = bench.trail.cosigned(tx)
+    assert [(size, cosigner, line) for size, cosigner, _, line in found] == [(1, "b" * 64, "line\n"), (2, "b" * 64, "other\n")]
+
+
+def test_newest_first_by_event_and_time(bench: Bench) -> None:
+    bench.write(viewed(1), Entry(event=Event.CLOCK_RESET, object_type="clock", who=WHO), viewed(2))
+    with bench.database.begin() as tx:
+        assert list(bench.trail.newest(tx)) == [2, 1, 0]
+        assert list(bench.trail.newest(tx, event="trail.")) == [2, 0]
+        assert list(bench.trail.newest(tx, event="trail%")) == []
+        middle = parse(bench.trail.leaf(tx, 1)).utc_ms
+        assert list(bench.trail.newest(tx, since=middle)) == [2, 1]
+        assert list(bench.trail.newest(tx, until=middle)) == [0]
