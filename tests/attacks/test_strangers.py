@@ -237,9 +237,7 @@ def test_a_proven_peer_holds_no_more_than_its_window(count: int) -> None:
             channel._link.pump()
             await asyncio.sleep(0.05)
             held = sum(
-                len(stream.receiver._buffer)
-                for link in b.endpoint._ids
-                for stream in getattr(link.quic, "_streams", {}).values()
+                len(stream.receiver._buffer) for link in b.endpoint._ids for stream in getattr(link.quic, "_streams", {}).values()
             )
             assert held <= WINDOW_BYTES
         assert resident_bytes() - before < 30 * MIB

@@ -1,4 +1,4 @@
-"""Transfers of whole nodes on the simulated network: the sender goes away, the recipient restarts, sources change, people decide."""
+"""Transfers of whole nodes on the simulated network: senders go away, recipients restart, sources change, people decide."""
 
 from __future__ import annotations
 

@@ -84,6 +84,7 @@ class Machine:
         self._plug = _Plug(host)
         self._node: Node | None = None
         self._dead: list[Node] = []
+        self._crashes = 0
 
     @property
     def node(self) -> Node:
@@ -133,7 +134,8 @@ class Machine:
         """The power goes: the disk keeps what is written, nothing else remains."""
         node, self._node = self.node, None
         self._plug.pull()
-        grave = self.folder / f"{self.name} before crash {len(self._dead) + 1}"
+        self._crashes += 1
+        grave = self.folder / f"{self.name} before crash {self._crashes}"
         self.home.rename(grave)
         shutil.copytree(grave, self.home, symlinks=True)
         self._dead.append(node)

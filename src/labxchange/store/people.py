@@ -58,10 +58,6 @@ def invitation(tx: Connection, invitation_id: str) -> InvitationRow | None:
     return found[0] if found else None
 
 
-def all_invitations(tx: Connection) -> list[InvitationRow]:
-    return read(tx, invitations, InvitationRow, order=invitations.c.expires_ms)
-
-
 def put_invitation(tx: Connection, row: InvitationRow) -> None:
     write(tx, invitations, row)
 

@@ -99,6 +99,7 @@ def test_a_reset_stream_leaves_the_channel_usable() -> None:
                 stream.reset()
                 with pytest.raises(RefusedError, match="nothing more"):
                     await stream.send(b"y")
+
             async def refuse(stream: Stream) -> None:
                 await stream.receive()
                 stream.reset()
@@ -150,9 +151,7 @@ def test_refusals_and_wrong_doors() -> None:
 def test_an_invitation_is_proved_in_the_handshake() -> None:
     async def main() -> None:
         async with Pair() as pair:
-            invitation = Invitation(
-                inviter=pair.b.key, addresses=[pair.address], id=b"i" * 16, secret=b"s" * 16, expires=0
-            )
+            invitation = Invitation(inviter=pair.b.key, addresses=[pair.address], id=b"i" * 16, secret=b"s" * 16, expires=0)
             await pair.a.endpoint.dial(pair.address, pair.b.key, invitation=invitation)
             key, invitation_id, proof, th1 = pair.b.admitted[0]
             assert (key, invitation_id) == (pair.a.key, b"i" * 16)

@@ -1,6 +1,6 @@
 """Sealed messages of 64 KiB over loopback between two processes: prints Mbit/s and CPU seconds of the sender.
 
-    PYTHONPATH=src:. python tests/unit/net/throughput.py [messages]
+PYTHONPATH=src:. python tests/unit/net/throughput.py [messages]
 """
 
 from __future__ import annotations

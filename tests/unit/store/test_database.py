@@ -1,4 +1,4 @@
-"""Opening the database: one node at a time, damage and a full disk named as such, backups beside work, migrations as the tables."""
+"""Opening the database: one node at a time, damage and a full disk named so, backups beside work, migrations as the tables."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_what_is_committed_is_there_again(tmp_path: Path) -> None:
 
 def test_a_block_that_fails_leaves_nothing_and_an_inner_block_joins(tmp_path: Path) -> None:
     database = Database(tmp_path / "node.db")
-    with pytest.raises(RuntimeError), database.begin() as tx:
+    with pytest.raises(RuntimeError), database.begin() as tx:  # noqa: PT012
         settings.put(tx, "outer", b"1")
         put(database, "inner", b"1")
         assert database.busy
@@ -141,7 +141,7 @@ def test_a_backup_holds_nothing_that_was_undone(tmp_path: Path) -> None:
     database = Database(tmp_path / "node.db")
     put(database, "a", b"1")
     thread = threading.Thread(target=lambda: database.backup(tmp_path / "copy.db", settings={}))
-    with pytest.raises(RuntimeError), database.begin() as tx:
+    with pytest.raises(RuntimeError), database.begin() as tx:  # noqa: PT012
         settings.put(tx, "undone", b"1")
         thread.start()
         thread.join(0.2)

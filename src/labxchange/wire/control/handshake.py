@@ -339,7 +339,7 @@ class Responder(_Machine):
     Args:
         certificate_digest: SHA-256 of the DER of the server certificate as sent in TLS.
         nonce, x25519: fresh and used for this handshake only.
-        encapsulate: ML-KEM-768 (public key -> secret, ciphertext); ValueError for a bad key. An argument, as it draws random bits.
+        encapsulate: ML-KEM-768 (public key -> secret, ciphertext); ValueError for a bad key. It draws random bits.
     """
 
     def __init__(
@@ -452,9 +452,7 @@ class RekeyOffer:
         return hmac.digest(lane, secrets, "sha384")
 
 
-def answer_rekey(
-    lane: bytes, offer: bytes, *, x25519: X25519PrivateKey, encapsulate: Encapsulate
-) -> tuple[bytes, bytes]:
+def answer_rekey(lane: bytes, offer: bytes, *, x25519: X25519PrivateKey, encapsulate: Encapsulate) -> tuple[bytes, bytes]:
     """(new K_lane, answer F(x25519, ct)) to a rekey offer; raises PeerError."""
     theirs, encapsulation_key = unframe(offer, 2, max_part=2048)
     try:
