@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,8 @@ class Race:
                 task.cancel()
             results = await asyncio.gather(*clients, return_exceptions=True)
             await self.machine.bury()
+            for grave in self.machine.folder.glob("* before crash *"):
+                shutil.rmtree(grave)
             await self.machine.boot()
             self.check(share, limit)
             again = [self.client(self.machine.node, offer_id, offer, name) for name in names]

@@ -141,7 +141,7 @@ class Cut:
         self.number = number
         self.marks = marks
         self.after = after
-        """``change``, ``sync`` or ``mark``."""
+        """``change``, ``sync`` and its place, or ``mark`` and its first word."""
         self._root = root
         self._namings = namings
 
@@ -249,6 +249,7 @@ class Recording:
         self._marks: list[dict[str, Any]] = []
         self._site: dict[int, str] = {}
         self._running: dict[tuple[int, str], Any] = {}
+        self._synced = ""
         self.skipped = False
         """True from the first sync that was left out."""
 
@@ -259,7 +260,8 @@ class Recording:
             marks = len(self._marks)
             if self._take(event):
                 number += 1
-                after = "mark" if len(self._marks) > marks else "sync" if event.call.name in _SYNCS else "change"
+                after = f"sync {self._synced}" if event.call.name in _SYNCS else "change"
+                after = f"mark {next(iter(self._marks[-1]))}" if len(self._marks) > marks else after
                 yield Cut(number, self._root, self._namings, self._marks, after=after)
 
     # --- replay -------------------------------------------------------------------------------------------------------
@@ -447,6 +449,7 @@ class Recording:
             return False
         site, writes, namings = covered
         self.sites[site] = self.sites.get(site, 0) + 1
+        self._synced = site
         if site == self._without:
             self.skipped = True
             return True

@@ -26,6 +26,7 @@ from sqlalchemy import Connection
 from labxchange.audit.entry import Entry
 from labxchange.errors import LabxchangeError
 from labxchange.files import quarantine
+from labxchange.files.folders import make_folders
 from labxchange.identity.statement import peek_kind
 from labxchange.net.channel import Stream
 from labxchange.node import node as nodes
@@ -163,6 +164,10 @@ async def _serve(folder: Path, name: str) -> None:
                 assert node is not None
                 await node.close()
                 result = None
+            elif verb == "put":
+                path = Path(asked["path"])
+                make_folders(path.parent)
+                result = path.write_bytes(bytes.fromhex(asked["data"]))
             elif verb == "restore":
                 result = restore_backup(Path(asked["path"]), Home(Path(asked["home"])))
             else:

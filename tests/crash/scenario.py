@@ -23,6 +23,8 @@ from tests.crash.disk import STRACE, Event, events
 from tests.support.nodes import make_node, start, wait_for
 
 ROOT = Path(__file__).parents[2]
+ALREADY = "already.txt"
+"""A file of the share that the recipient has already, written a moment ago and not synced by whoever wrote it."""
 _PATIENCE_S = 60.0
 
 
@@ -103,7 +105,8 @@ def _fill(folder: Path, files: dict[str, bytes]) -> dict[str, bytes]:
 def few(folder: Path, chance: random.Random) -> dict[str, bytes]:
     """So few files that each is flushed by itself; one of several chunks, one empty, one nested."""
     large = chance.randbytes((1 << 20) + 70_000)
-    return _fill(folder, {"large.bin": large, "a/b/nested.txt": chance.randbytes(3000), "empty.txt": b""})
+    already = {ALREADY: chance.randbytes(2500)}
+    return _fill(folder, already | {"large.bin": large, "a/b/nested.txt": chance.randbytes(3000), "empty.txt": b""})
 
 
 def many(folder: Path, chance: random.Random) -> dict[str, bytes]:
@@ -179,6 +182,9 @@ async def record_recipient(folder: Path, *, seed: str, normal: bool = False) -> 
             await ada.share_create(paths=[str(folder / title)], to=["Bo"], title=title)
             await ada.share_hashed(share=title)
             await _there(bo.call, title)
+            if title == "few":
+                path, data = str(destination / ALREADY), received["received/few"][ALREADY].hex()
+                await bo.call("put", path=path, data=data)
             begun = await bo.call("receive", share=title, destination=str(destination))
             await _over(bo.call, begun["transfer"])
         await _files_of_a_person(bo, root)
