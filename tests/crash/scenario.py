@@ -23,7 +23,7 @@ from tests.crash.disk import STRACE, Event, events
 from tests.support.nodes import make_node, start, wait_for
 
 ROOT = Path(__file__).parents[2]
-ALREADY = "already.txt"
+ALREADY = "c/already.txt"
 """A file of the share that the recipient has already, written a moment ago and not synced by whoever wrote it."""
 _PATIENCE_S = 60.0
 

@@ -113,7 +113,7 @@ def test_the_story_through_the_client(place: Path) -> None:
         async def listen() -> None:
             async with Client(bo.home) as client:
                 async for notice in client.notices():
-                    notices.append(notice.kind)  # noqa: PERF401  it never ends by itself
+                    notices.append(notice.kind)
 
         listener = asyncio.ensure_future(listen())
         made = await ada.client.call(
