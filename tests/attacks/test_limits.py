@@ -167,7 +167,7 @@ def race(folder: Path, races: int, *, crash_each: int) -> None:
 
 
 def test_limits_are_never_exceeded(tmp_path: Path) -> None:
-    race(tmp_path, 16, crash_each=4)
+    race(tmp_path, 10, crash_each=3)
 
 
 @pytest.mark.campaign

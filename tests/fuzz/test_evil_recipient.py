@@ -8,6 +8,7 @@ no exception escapes, refusals are signed, memory and the trail stay bounded. ``
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -22,7 +23,11 @@ from labxchange.dataset.manifest import Manifest
 from labxchange.errors import LabxchangeError, PeerError
 from labxchange.identity.card import Card, parse_card
 from labxchange.identity.keys import Identity
-from labxchange.identity.statement import parse, peek_kind
+from labxchange.identity.statement import Signed, parse, peek_kind
+from labxchange.net.channel import Channel
+from labxchange.net.endpoint import Endpoint
+from labxchange.net.network import UdpAddress
+from labxchange.net.sockets import SocketNetwork
 from labxchange.node.node import Node
 from labxchange.node.serving import possession_proof
 from labxchange.node.witnessing import STOPPED
@@ -64,7 +69,7 @@ from tests.fuzz.evil import (
     resident_bytes,
     twisted,
 )
-from tests.support.nodes import ended, share
+from tests.support.nodes import befriend, ended, make_node, share, start
 from tests.support.world import Machine, World, simulate
 
 KINDS: dict[str, type[Any]] = {
@@ -145,7 +150,7 @@ class Scene:
         return self.chance.choice(self.shares) if self.chance.random() < 0.9 else self.pool.id()
 
     def delivery(self) -> list[Any]:
-        count = self.chance.choice([1, 1, 1, 1, 2, 3, 64])
+        count = self.chance.choice([*[1] * 20, 2, 3, 64])
         return [encode(Deliver(statements=[self.statements.one() for _ in range(count)]))]
 
     def waiting(self) -> list[Any]:
@@ -361,8 +366,113 @@ def attack(folder: Path, count: int) -> None:
     simulate(story, folder, seed=SEED, delay_s=0.005)
 
 
+class Caller:
+    """The contact's keys at an endpoint of their own (an ``Authority``), without a node that would keep the rules."""
+
+    def __init__(self, identity: Identity, card: bytes) -> None:
+        self.identity = identity
+        self._card = card
+        self.endpoint = Endpoint(network=SocketNetwork(), authority=self)
+
+    def card(self) -> bytes:
+        return self._card
+
+    def kinds(self) -> dict[str, int]:
+        return dict.fromkeys(KINDS, 1)
+
+    async def admit(self, peer_key: bytes, card: Signed[Card], *, invitation_id: bytes, proof: bytes, th1: bytes) -> None:
+        return None
+
+    def on_channel(self, channel: Channel) -> None:
+        return None
+
+    def on_stranger(self, address: UdpAddress, reason: str) -> None:
+        return None
+
+
+async def say(here: Scene, channel: Channel) -> None:
+    """One script over a real stream."""
+    script = here.script()
+    heard = here.channel.incoming()
+    with contextlib.suppress(LabxchangeError, TimeoutError):
+        async with await channel.open() as stream:
+            for number, item in enumerate(script):
+                data = item(heard.sent) if callable(item) else item
+                here.channel.messages += 1
+                last = number == len(script) - 1
+                await stream.send(data, end=last)
+                async with asyncio.timeout(5 if last else 0.5):
+                    while (answer := await stream.receive()) is not None:
+                        heard.sent.append(answer)
+                        if not last:
+                            break
+    here.check(heard)
+
+
+def attack_channel(folder: Path, count: int) -> None:
+    """The same over real connections on the loopback address; who breaks the rules is put out, and comes again."""
+    print(f"seed {SEED:x}")
+
+    async def main() -> None:
+        ada, bo = make_node(folder, "Ada"), make_node(folder, "Bo")
+        await start(ada)
+        await start(bo)
+        await befriend(ada, bo)
+        first = await share(ada, bo, folder_with(folder / "d1", 40, 300), title="First", downloads=3)
+        await ended(bo, (await bo.receive(share=first.share)).transfer)
+        await share(ada, bo, folder_with(folder / "d2", 40, 700), title="Second", downloads=1000)
+        third = await share(bo, ada, folder_with(folder / "d3", 3, 90), title="Third")
+        await ended(ada, (await ada.receive(share=third.share)).transfer)
+        identity, card = bo.core.require(), bo.core.require_card()
+        await bo.close()
+        here = Scene(random.Random(f"channel {SEED}"), ada, identity, ScriptedChannel(parse_card(card.envelope)))
+        here.learn()
+        faults = Faults()
+        caller = Caller(identity, card.envelope)
+        channel: Channel | None = None
+        dialled = baseline = 0
+        while here.channel.messages < count:
+            if not baseline and here.channel.messages >= count // 2:
+                baseline = resident_bytes()
+            if channel is None or not channel.is_open:
+                channel = await caller.endpoint.dial(f"127.0.0.1:{ada.port}", ada.core.public)
+                here.channel.th2 = channel.th2
+                dialled += 1
+            await say(here, channel)
+            row = ada.contacts.get(here.key)
+            assert row is not None
+            if row.trail in STOPPED:
+                await ada.contact_accept_trail(contact=here.key, reason="They told me why.")
+        faults.check()
+        grown = resident_bytes() - baseline
+        print(
+            f"{here.channel.messages} messages over {dialled} connections, {grown / MIB:+.1f} MiB, answers {dict(here.answers)}"
+        )
+        assert grown < 30 * MIB
+        assert here.answers["Refused"] > 0
+        assert ada.peers.endpoint.gate.faults == 0
+        # the node still does its work
+        channel = await caller.endpoint.dial(f"127.0.0.1:{ada.port}", ada.core.public)
+        async with await channel.open() as stream:
+            await stream.send(encode(Waiting(offers=0)), end=True)
+            assert messages.decode_answer(await stream.receive(20)) == Taken()
+        await caller.endpoint.close()
+        await ada.close()
+
+    asyncio.run(main())
+
+
+def test_messages_over_real_connections(tmp_path: Path) -> None:
+    attack_channel(tmp_path, FUZZ)
+
+
+@pytest.mark.campaign
+def test_many_messages_over_real_connections(tmp_path: Path) -> None:
+    attack_channel(tmp_path, 3 * FULL)
+
+
 def test_messages_of_an_evil_recipient(tmp_path: Path) -> None:
-    attack(tmp_path, 15 * FUZZ)
+    attack(tmp_path, 30 * FUZZ)
 
 
 @pytest.mark.campaign
