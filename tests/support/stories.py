@@ -20,6 +20,7 @@ from tempfile import TemporaryDirectory
 import msgspec
 
 from labxchange.errors import LabxchangeError
+from labxchange.identity.card import parse_card
 from labxchange.node.values import ShareInfo
 from labxchange.store import shares, transfers
 from tests.support.nodes import befriend, wait_for
@@ -118,11 +119,20 @@ class Story:
             if machine.clock_ms:
                 machine.clock_ms = 0
                 await machine.node.clock_reset(reason="set right")
+        self._come_home()
         self._say("calm")
         await receiving
         await self._rest()
         await check_exchange(self.ada, self.bo)
         await self._check_end()
+
+    def _come_home(self) -> None:
+        """Where both have moved and neither knows of it, nobody can find anybody: Ada goes back to where Bo knows her."""
+        row = self.bo.node.contacts.get(self.ada.node.core.me)
+        assert row is not None
+        known = parse_card(row.card).body.addresses[0].rpartition(":")[0]
+        if self.ada.host.address != known:
+            self.world.network.move(self.ada.host, known)
 
     async def _meet(self) -> tuple[Machine, Machine]:
         if self._chance.random() < 0.1:

@@ -159,7 +159,7 @@ class Node(Verbs):
         with contextlib.suppress(LabxchangeError):
             try:
                 await self._show_trail(channel)
-            except UnavailableError:
+            except (UnavailableError, RefusedError):  # also when it was about to close: the contact started again
                 other = self.peers.connected(channel.peer_key.hex())
                 if other is not None and other is not channel:
                     await self._show_trail(other)

@@ -7,7 +7,7 @@ from hashlib import sha256
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, delete, func, select
+from sqlalchemy import ColumnElement, Connection, delete, func, literal_column, select
 from sqlalchemy.dialects.sqlite import insert
 
 from labxchange.identity.statement import Signed
@@ -15,6 +15,8 @@ from labxchange.store.rows import Row
 from labxchange.store.tables import bodies, outbox, statements
 
 PAGE_BYTES = 1 << 20
+_ORDER: ColumnElement[int] = literal_column("statements.rowid")
+"""The order in which they were kept: times tie, and the clock may have been set back."""
 
 
 class _Statement(Row, frozen=True, kw_only=True):
@@ -47,7 +49,7 @@ def get(tx: Connection, statement: str) -> bytes | None:
 def about(tx: Connection, subject: str, kind: str) -> list[bytes]:
     """Envelopes of ``kind`` about ``subject``, oldest first."""
     query = select(statements.c.envelope).where(statements.c.about == subject, statements.c.kind == kind)
-    return list(tx.execute(query.order_by(statements.c.stored_ms, statements.c.id)).scalars())
+    return list(tx.execute(query.order_by(_ORDER)).scalars())
 
 
 def is_about(tx: Connection, statement: str, subject: str, kind: str) -> bool:
@@ -59,7 +61,7 @@ def is_about(tx: Connection, statement: str, subject: str, kind: str) -> bool:
 def of_kind(tx: Connection, kind: str) -> list[bytes]:
     """All envelopes of a kind, oldest first."""
     query = select(statements.c.envelope).where(statements.c.kind == kind)
-    return list(tx.execute(query.order_by(statements.c.stored_ms, statements.c.id)).scalars())
+    return list(tx.execute(query.order_by(_ORDER)).scalars())
 
 
 def ids(tx: Connection, kind: str, *, about: str = "") -> list[str]:
@@ -67,7 +69,7 @@ def ids(tx: Connection, kind: str, *, about: str = "") -> list[str]:
     query = select(statements.c.id).where(statements.c.kind == kind)
     if about:
         query = query.where(statements.c.about == about)
-    return list(tx.execute(query.order_by(statements.c.stored_ms, statements.c.id)).scalars())
+    return list(tx.execute(query.order_by(_ORDER)).scalars())
 
 
 def post(tx: Connection, peer: str, statement: str) -> None:

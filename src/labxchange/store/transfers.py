@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from sqlalchemy import ColumnElement, Connection, Table, delete, func, select
+from sqlalchemy import ColumnElement, Connection, Table, delete, func, literal_column, select
 from sqlalchemy.dialects.sqlite import insert
 
 from labxchange.store.rows import Row, read, write
@@ -12,6 +12,8 @@ from labxchange.store.tables import arrived, released, transfers
 
 State = Literal["waiting", "running", "paused", "verified", "failed", "cancelled", "cut", "completed"]
 LIVE: tuple[State, ...] = ("waiting", "running", "paused", "cut")
+_ORDER: ColumnElement[int] = literal_column("transfers.rowid")
+"""The order in which they began: times tie, and the clock may have been set back."""
 
 
 class TransferRow(Row, frozen=True, kw_only=True):
@@ -40,7 +42,7 @@ def transfer(tx: Connection, transfer_id: str) -> TransferRow | None:
 
 
 def all_transfers(tx: Connection, *where: ColumnElement[bool]) -> list[TransferRow]:
-    return read(tx, transfers, TransferRow, *where, order=transfers.c.started_ms)
+    return read(tx, transfers, TransferRow, *where, order=_ORDER)
 
 
 def incoming(tx: Connection) -> list[TransferRow]:

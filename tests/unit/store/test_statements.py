@@ -39,14 +39,26 @@ def test_a_statement_is_kept_as_it_came_first(database: Database) -> None:
     with database.begin() as tx:
         assert statements.get(tx, one.id) == one.envelope
         assert statements.get(tx, "f" * 64) is None
-        assert statements.about(tx, "grant", "revocation") == [one.envelope, two.envelope]
+        assert statements.about(tx, "grant", "revocation") == [two.envelope, one.envelope], "a clock may have been set back"
         assert statements.about(tx, "another", "revocation") == []
         assert statements.about(tx, "grant", "offer") == []
         assert statements.is_about(tx, one.id, "grant", "revocation")
         assert not statements.is_about(tx, one.id, "another", "revocation")
         assert not statements.is_about(tx, one.id, "grant", "cut")
-        assert statements.of_kind(tx, "revocation") == [one.envelope, two.envelope]
+        assert statements.of_kind(tx, "revocation") == [two.envelope, one.envelope]
     assert parse(one.envelope, Revocation) == one
+
+
+def test_the_newest_of_many_kept_in_one_millisecond_is_the_last(database: Database) -> None:
+    """A receipt names the newest accept; by time and id it named one that never reached the sender."""
+    made = [revocation(number) for number in range(20)]
+    for item in made:
+        with database.begin() as tx:
+            statements.put(tx, item, about="grant", now=1)
+    with database.begin() as tx:
+        statements.put(tx, made[3], about="grant", now=1)
+        assert statements.about(tx, "grant", "revocation") == [item.envelope for item in made]
+        assert statements.ids(tx, "revocation", about="grant") == [item.id for item in made]
 
 
 def test_the_outbox_keeps_order_and_owners(database: Database) -> None:
