@@ -1,0 +1,171 @@
+"""The datagrams of a lane: header, keys, and sealing and opening them many at a time.
+
+A datagram is a header of 20 bytes, all of it authenticated, then the AEAD's ciphertext and its tag of 16 bytes. Header: worker
+slot u8 (1 to 63 towards the listening side, 0 back), kind u8, lane id (6 bytes), packet number u32, offset u64 in the line of
+all listed bytes; integers are big-endian. A lane id names one key for each side that writes; nonce = iv xor packet number. What
+is done once a batch is done in numpy; once a datagram there is one call of the AEAD and nothing else.
+
+Which numbers were used or seen is left to ``lane``; what the payloads mean to ``status``, ``sender`` and ``receiver``.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Final, Literal, Protocol
+
+import numpy as np
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
+from numpy.typing import NDArray
+
+from labxchange.identity.keys import derive
+
+HEADER_BYTES: Final = 20
+TAG_BYTES: Final = 16
+OVERHEAD_BYTES: Final = HEADER_BYTES + TAG_BYTES
+LANE_ID_BYTES: Final = 6
+BATCH_DATAGRAMS: Final = 44
+SIZES: Final = (1_200, 1_452, 1_472, 8_972)
+"""Sizes of a datagram (UDP payload): what every path carries, and what full frames of 1,500 (IPv6, IPv4) and 9,000 bytes hold."""
+SIZE_MAX: Final = SIZES[-1]
+BATCH_BYTES: Final = 65_000
+"""Of one system call: an IPv4 datagram before it is cut holds at most 65,507."""
+
+Cipher = Literal["aes-256-gcm", "chacha20-poly1305"]
+Writer = Literal["I", "R"]
+
+HEADER: Final = np.dtype([("slot", "u1"), ("kind", "u1"), ("lane", "u1", 6), ("number", ">u4"), ("offset", ">u8")])
+_ROWS: Final = np.arange(BATCH_DATAGRAMS, dtype=np.int64)
+
+
+class Kind(IntEnum):
+    """What a datagram carries."""
+
+    DATA = 0
+    STATUS = 1
+    CHALLENGE = 2
+    RESPONSE = 3
+    PROBE = 4
+
+
+class _Aead(Protocol):
+    def encrypt_into(self, nonce: memoryview, data: memoryview, associated_data: memoryview, buf: memoryview) -> int: ...
+
+    def decrypt_into(self, nonce: memoryview, data: memoryview, associated_data: memoryview, buf: memoryview) -> int: ...
+
+
+class LaneKey:
+    """Key and iv of one direction of one lane. Has no printable form."""
+
+    def __init__(self, k_lane: bytes, lane: bytes, writer: Writer, cipher: Cipher) -> None:
+        secret = derive(k_lane, 44, "labxchange lane v1", writer, lane)
+        self.lane = lane
+        self.aead: _Aead = AESGCM(secret[:32]) if cipher == "aes-256-gcm" else ChaCha20Poly1305(secret[:32])
+        self.iv = secret[32:]
+
+
+class _Nonces:
+    """Nonces of a batch, in place."""
+
+    def __init__(self, iv: bytes) -> None:
+        self._array = np.frombuffer(bytearray(iv * BATCH_DATAGRAMS), ">u4").reshape(BATCH_DATAGRAMS, 3)
+        self._tail = int.from_bytes(iv[8:], "big")
+        self._view = self._array.data.cast("B")
+
+    def of(self, numbers: NDArray[np.int64]) -> memoryview:
+        """12 bytes for each number."""
+        self._array[: len(numbers), 2] = numbers ^ self._tail
+        return self._view
+
+
+class Sealer:
+    """Seals batches of one lane and direction. The caller never gives a packet number twice."""
+
+    def __init__(self, key: LaneKey, *, slot: int) -> None:
+        self._aead = key.aead
+        self._nonces = _Nonces(key.iv)
+        self._headers = np.zeros(BATCH_DATAGRAMS, HEADER)
+        self._headers["slot"] = slot
+        self._headers["lane"] = np.frombuffer(key.lane, np.uint8)
+        self._bytes = self._headers.view(np.uint8).reshape(BATCH_DATAGRAMS, HEADER_BYTES)
+
+    def seal(self, payload: memoryview, *, kind: Kind, number: int, offset: int, size: int, out: memoryview) -> int:
+        """Cut ``payload``, which begins at ``offset`` of the line, into datagrams of at most ``size`` bytes, at most 44, with the
+        packet numbers from ``number`` on, and write them to ``out`` one after the other. Returns their bytes together."""
+        length, room = len(payload), size - OVERHEAD_BYTES
+        count = max(1, -(-length // room))
+        headers, rows = self._headers, _ROWS[:count]
+        headers["kind"][:count] = kind
+        headers["number"][:count] = rows + number
+        headers["offset"][:count] = rows * room + offset
+        nonces, encrypt = self._nonces.of(rows + number), self._aead.encrypt_into
+        total = length + count * OVERHEAD_BYTES
+        whole = count if length == count * room else count - 1
+        target = np.frombuffer(out, np.uint8)
+        if whole:
+            target[: whole * size].reshape(whole, size)[:, :HEADER_BYTES] = self._bytes[:whole]
+        if whole < count:
+            target[whole * size : whole * size + HEADER_BYTES] = self._bytes[whole]
+        position, start, nonce = 0, 0, 0
+        for _ in range(count):
+            body = position + HEADER_BYTES
+            piece = payload[start : start + room]
+            end = body + len(piece) + TAG_BYTES
+            encrypt(nonces[nonce : nonce + 12], piece, out[position:body], out[body:end])
+            position, start, nonce = end, start + room, nonce + 12
+        return total
+
+
+class Opener:
+    """Opens datagrams of one lane and direction. Which numbers may be opened is the caller's to judge before."""
+
+    def __init__(self, key: LaneKey) -> None:
+        self._aead = key.aead
+        self._nonces = _Nonces(key.iv)
+
+    def open(
+        self, batch: memoryview, *, size: int, rows: NDArray[np.int64], numbers: NDArray[np.int64], out: memoryview
+    ) -> NDArray[np.bool_]:
+        """Open the datagrams ``rows``, at most 44, with ``numbers`` of a batch of datagrams of ``size`` bytes (the last may be
+        shorter) and write the payload of row r to ``out[r * (size - 36):]``. Returns which are authentic, in the order of
+        ``rows``; where one is not, what is in its place of ``out`` is worthless."""
+        nonces, decrypt, room = self._nonces.of(numbers), self._aead.decrypt_into, size - OVERHEAD_BYTES
+        good = np.ones(len(rows), np.bool_)
+        end, nonce = len(batch), 0
+        for index, row in enumerate(rows.tolist()):
+            begin = row * size
+            body, stop, place = begin + HEADER_BYTES, min(begin + size, end), row * room
+            try:
+                decrypt(
+                    nonces[nonce : nonce + 12],
+                    batch[body:stop],
+                    batch[begin:body],
+                    out[place : place + stop - body - TAG_BYTES],
+                )
+            except InvalidTag:
+                good[index] = False
+            nonce += 12
+        return good
+
+
+def headers_of(batch: memoryview, size: int) -> NDArray[np.void]:
+    """The headers of a batch of datagrams of ``size`` bytes, of which the last may be shorter; a cut off rest that is no
+    datagram is left out."""
+    length = len(batch)
+    whole, rest = divmod(length, size)
+    if rest < OVERHEAD_BYTES:
+        rest = 0
+    if size < OVERHEAD_BYTES or not whole + bool(rest):
+        return np.zeros(0, HEADER)
+    out = np.empty(whole + bool(rest), HEADER)
+    raw = out.view(np.uint8).reshape(-1, HEADER_BYTES)
+    source = np.frombuffer(batch, np.uint8)
+    raw[:whole] = source[: whole * size].reshape(whole, size)[:, :HEADER_BYTES]
+    if rest:
+        raw[whole] = source[whole * size : whole * size + HEADER_BYTES]
+    return out
+
+
+def lane_of(batch: memoryview) -> bytes:
+    """The lane id of the first datagram of a batch; empty when it is none."""
+    return bytes(batch[2:8]) if len(batch) >= OVERHEAD_BYTES else b""

@@ -1,0 +1,303 @@
+"""What both ends of a lane share: packet numbers, the window of what came, the path, and how long the other end was silent.
+
+Contract (the same for ``sender`` and ``receiver``): ``receive(batch, now)``, ``poll_transmit(now)``, ``next_timer()``,
+``on_timer(now)``, ``next_event()``; a batch is one buffer, a size of datagrams and an address. Rules:
+
+- a number is judged before its datagram is opened and marked after; a forged datagram dies alone. After 2**20 of them the lane
+  asks for a new id (``Worn``) and goes on;
+- both ends begin with a challenge (8 random bytes, sealed): it shows the side that listens where the other is, and gives the
+  first round trip. At most three times what came from an address is sent to it until it has answered; an address that changes
+  is challenged again, at most once a second;
+- a number is never used twice: the lane is worn long before numbers or bytes run out.
+
+The buffer of a batch that ``poll_transmit`` gave is good until the next call. Sockets and threads are left to the lane worker.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Hashable
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labxchange.errors import PeerError
+from labxchange.wire.data.datagram import (
+    BATCH_BYTES,
+    BATCH_DATAGRAMS,
+    OVERHEAD_BYTES,
+    SIZE_MAX,
+    SIZES,
+    Kind,
+    LaneKey,
+    Opener,
+    Sealer,
+    headers_of,
+)
+from labxchange.wire.data.seen import Seen
+
+FORGED_MAX: Final = 1 << 20
+WORN_BYTES: Final = 64 << 30
+WORN_S: Final = 3600.0
+WORN_NUMBER: Final = 0xF0000000
+TOKEN_BYTES: Final = 8
+AMPLIFICATION: Final = 3
+CHALLENGE_S: Final = 0.25
+_CHALLENGE_MAX_S: Final = 4.0
+ADDRESS_CHANGE_S: Final = 1.0
+
+
+class Batch(NamedTuple):
+    """Datagrams of ``size`` bytes one after the other, the last may be shorter; where to, or whence (None: a connected peer)."""
+
+    data: memoryview
+    size: int
+    address: Hashable = None
+
+
+class Keys(NamedTuple):
+    """What a lane writes with and reads with."""
+
+    write: LaneKey
+    read: LaneKey
+
+
+class Up(NamedTuple):
+    """The other end was heard for the first time."""
+
+
+class Moved(NamedTuple):
+    """The other end answered from another address."""
+
+    address: Hashable
+
+
+class Worn(NamedTuple):
+    """The lane has carried or met so much that a new id is due; it goes on until it is closed."""
+
+    why: str
+
+
+class Failed(NamedTuple):
+    """The other end broke the rules: the lane is dead."""
+
+    code: str
+    sentence: str
+
+
+class Asked(NamedTuple):
+    """Everything of a request was sent once, but for the bytes of the line in ``gone`` (start, end)."""
+
+    request: int
+    gone: tuple[tuple[int, int], ...]
+
+
+Event = Up | Moved | Worn | Failed | Asked
+NEVER: Final = float("inf")
+
+
+class Opened(NamedTuple):
+    """The authentic rows of a batch: the payload of row r is ``payload[r * room :]``, ``lengths[r]`` bytes."""
+
+    headers: NDArray[np.void]
+    rows: NDArray[np.int64]
+    payload: memoryview
+    room: int
+    lengths: NDArray[np.int64]
+
+    def of(self, row: int) -> memoryview:
+        return self.payload[row * self.room : row * self.room + int(self.lengths[row])]
+
+
+class Lane:
+    """Common state; see the module.
+
+    Args:
+        slot: the worker slot that the other end listens with; 0 towards the side that dialled.
+        address: where the other end is, or None when its socket is connected or not known yet.
+        proven: True when the address answered already (the side that dialled knows that its peer is there).
+        random_bytes: for challenges.
+    """
+
+    def __init__(
+        self,
+        keys: Keys,
+        *,
+        slot: int,
+        now: float,
+        random_bytes: Callable[[int], bytes],
+        address: Hashable = None,
+        proven: bool,
+    ) -> None:
+        self.address = address
+        self.size = SIZES[0]
+        self.forged = 0
+        self.received_datagrams = 0
+        self.sent_datagrams = 0
+        self.received_bytes = 0
+        self.sent_bytes = 0
+        self.heard_at = now
+        self.is_up = False
+        self.is_dead = False
+        self._began = now
+        self._random_bytes = random_bytes
+        self._sealer = Sealer(keys.write, slot=slot)
+        self._opener = Opener(keys.read)
+        self._seen = Seen()
+        self._proven = proven
+        self._knows_address = proven
+        self._tokens: dict[bytes, float] = {}
+        self._challenge_at = now
+        self._challenge_gap = CHALLENGE_S
+        self._credit = 0
+        self._moved_at = -NEVER
+        self._worn = False
+        self._replies: deque[tuple[Kind, bytes]] = deque()
+        self._events: deque[Event] = deque()
+        self._scratch = memoryview(bytearray(BATCH_DATAGRAMS * SIZE_MAX))
+        self._out = memoryview(bytearray(max(BATCH_BYTES, SIZE_MAX) + SIZE_MAX))
+
+    # --- what the ends fill in ----------------------------------------------------------------------------------------
+    def _take_number(self, payload_bytes: int, now: float) -> int:
+        raise NotImplementedError
+
+    def _on_opened(self, opened: Opened, now: float) -> None:
+        raise NotImplementedError
+
+    def _on_new_path(self, now: float) -> None:
+        raise NotImplementedError
+
+    # --- in -----------------------------------------------------------------------------------------------------------
+    def receive(self, batch: Batch, now: float) -> None:
+        """Take a batch of this lane's id (others in it are dropped)."""
+        if self.is_dead:
+            return
+        if batch.address is not None and batch.address == self.address:
+            self._credit += AMPLIFICATION * len(batch.data)
+        headers = headers_of(batch.data, batch.size)
+        for start in range(0, len(headers), BATCH_DATAGRAMS):
+            part = batch.data[start * batch.size : (start + BATCH_DATAGRAMS) * batch.size]
+            try:
+                self._open(headers[start : start + BATCH_DATAGRAMS], part, batch, now)
+            except PeerError as error:
+                self.is_dead = True
+                self._events.append(Failed(error.code, error.message))
+                return
+
+    def _open(self, headers: NDArray[np.void], data: memoryview, batch: Batch, now: float) -> None:
+        numbers = headers["number"].astype(np.int64)
+        fresh = self._seen.fresh(numbers)
+        if batch.size > SIZE_MAX:
+            return
+        if len(fresh):
+            good = self._opener.open(data, size=batch.size, rows=fresh, numbers=numbers[fresh], out=self._scratch)
+            if not good.all():
+                self._note_forged(len(good) - int(good.sum()))
+                fresh = fresh[good]
+        if not len(fresh):
+            return
+        newest = self._seen.newest
+        self._seen.mark(numbers[fresh])
+        self.received_datagrams += len(fresh)
+        self.heard_at = now
+        if not self.is_up:
+            self.is_up = True
+            self._events.append(Up())
+        if batch.address != self.address and self._seen.newest > newest:
+            self._move(batch, now)
+        room = batch.size - OVERHEAD_BYTES
+        lengths = np.full(len(headers), room, np.int64)
+        lengths[-1] = min(room, len(data) - (len(headers) - 1) * batch.size - OVERHEAD_BYTES)
+        self.received_bytes += int(lengths[fresh].sum()) + OVERHEAD_BYTES * len(fresh)
+        self._on_opened(Opened(headers, fresh, self._scratch, room, lengths), now)
+
+    def _note_forged(self, count: int) -> None:
+        self.forged += count
+        if self.forged >= FORGED_MAX and not self._worn:
+            self._wear("forged")
+
+    def _wear(self, why: str) -> None:
+        self._worn = True
+        self._events.append(Worn(why))
+
+    def _check_wear(self, number: int, now: float) -> None:
+        if self._worn:
+            return
+        if number > WORN_NUMBER or self.sent_bytes + self.received_bytes > WORN_BYTES:
+            self._wear("bytes")
+        elif now - self._began > WORN_S:
+            self._wear("time")
+
+    def _control(self, opened: Opened, now: float) -> None:
+        """Challenges and their answers, in a batch that holds other things too."""
+        kinds = opened.headers["kind"]
+        for row in opened.rows[(kinds[opened.rows] == Kind.CHALLENGE) | (kinds[opened.rows] == Kind.RESPONSE)].tolist():
+            token = bytes(opened.of(row))
+            if len(token) != TOKEN_BYTES:
+                raise PeerError("malformed-status", "The other node sent a challenge that does not parse.")
+            if kinds[row] == Kind.CHALLENGE and len(self._replies) < 8:
+                self._replies.append((Kind.RESPONSE, token))
+            elif kinds[row] == Kind.RESPONSE and token in self._tokens:
+                rtt_s = max(now - self._tokens[token], 0.0)
+                self._tokens, self._proven, self._challenge_at = {}, True, NEVER
+                self._on_answer(rtt_s)
+
+    def _on_answer(self, rtt_s: float) -> None:
+        raise NotImplementedError
+
+    def _move(self, batch: Batch, now: float) -> None:
+        if now - self._moved_at < ADDRESS_CHANGE_S:
+            return
+        first, self._knows_address = not self._knows_address, True
+        self._moved_at = now
+        self.address = batch.address
+        self._credit = AMPLIFICATION * len(batch.data)
+        self._proven, self._tokens = False, {}
+        self._challenge_at, self._challenge_gap = now, CHALLENGE_S
+        if not first:
+            self.size = SIZES[0]
+            self._on_new_path(now)
+            self._events.append(Moved(batch.address))
+
+    # --- out ----------------------------------------------------------------------------------------------------------
+    def _may_send(self, size: int) -> bool:
+        """An address that has not answered gets at most three times what came from it; an unknown one nothing."""
+        return self._knows_address and (self._proven or self._credit >= size)
+
+    def _sent(self, batch: Batch, count: int) -> Batch:
+        self.sent_datagrams += count
+        self.sent_bytes += len(batch.data)
+        if not self._proven:
+            self._credit -= len(batch.data)
+        return batch
+
+    def _transmit_control(self, now: float) -> Batch | None:
+        """A challenge that is due, or an answer."""
+        if self._challenge_at <= now and self._knows_address:
+            token = self._random_bytes(TOKEN_BYTES)
+            self._tokens[token] = now
+            self._challenge_at = now + self._challenge_gap
+            self._challenge_gap = min(2 * self._challenge_gap, _CHALLENGE_MAX_S)
+            self._replies.append((Kind.CHALLENGE, token))
+        if self._replies and self._may_send(OVERHEAD_BYTES + TOKEN_BYTES):
+            kind, payload = self._replies.popleft()
+            return self._one(kind, memoryview(payload), now)
+        return None
+
+    def _one(self, kind: Kind, payload: memoryview, now: float) -> Batch:
+        """One datagram of its own."""
+        size = len(payload) + OVERHEAD_BYTES
+        number = self._take_number(len(payload), now)
+        length = self._sealer.seal(payload, kind=kind, number=number, offset=0, size=size, out=self._out)
+        self._check_wear(number, now)
+        return self._sent(Batch(self._out[:length], size, self.address), 1)
+
+    def next_event(self) -> Event | None:
+        """What happened, in order; None when there is nothing more."""
+        return self._events.popleft() if self._events else None
+
+    def _control_timer(self) -> float:
+        if self._replies and self._may_send(OVERHEAD_BYTES + TOKEN_BYTES):
+            return 0.0
+        return self._challenge_at if self._knows_address else NEVER

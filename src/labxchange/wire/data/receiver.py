@@ -1,0 +1,135 @@
+"""The receiving end of a lane: datagrams into the assembly, reports back.
+
+A report goes out when enough came for one: after a sixteenth of a round trip, at least 2 ms and at most 20, or 1,000 packets. It
+names the last packets over and over, so that eight reports in a row must be lost before one is not told of. What was not asked
+for is dropped. Taking complete units out of the assembly is left to the worker.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Hashable
+from typing import Final
+
+import numpy as np
+
+from labxchange.wire.data.assembly import Assembly
+from labxchange.wire.data.datagram import OVERHEAD_BYTES, Kind
+from labxchange.wire.data.lane import NEVER, Batch, Failed, Keys, Lane, Opened
+from labxchange.wire.data.status import MAP_BYTES_MAX, encode
+
+REPORT_MIN_S: Final = 0.002
+REPORT_MAX_S: Final = 0.02
+REPORT_PACKETS: Final = 1000
+SILENCE_MAX_S: Final = 20.0
+_REPEATS: Final = 8
+_MARGIN: Final = 256
+
+
+class Receiver(Lane):
+    """See the module.
+
+    Args:
+        assembly: where the bytes go; lanes of one transfer may share it.
+    """
+
+    def __init__(
+        self,
+        keys: Keys,
+        *,
+        slot: int,
+        now: float,
+        random_bytes: Callable[[int], bytes],
+        address: Hashable = None,
+        proven: bool,
+        assembly: Assembly,
+    ) -> None:
+        super().__init__(keys, slot=slot, now=now, random_bytes=random_bytes, address=address, proven=proven)
+        self.assembly = assembly
+        self.dropped = 0
+        """Datagrams that this machine's socket dropped, as the worker counts them."""
+        self._next = 0
+        self._newest_at = now
+        self._interval_s = REPORT_MIN_S
+        self._report_at = NEVER
+        self._reported_at = -NEVER
+        self._unreported = 0
+        self._newest_of: deque[int] = deque([-1] * _REPEATS, _REPEATS)
+
+    # --- in -----------------------------------------------------------------------------------------------------------
+    def _on_opened(self, opened: Opened, now: float) -> None:
+        kinds = opened.headers["kind"][opened.rows]
+        if (kinds != Kind.DATA).any():
+            self._control(opened, now)
+        data = opened.rows[kinds == Kind.DATA]
+        if len(data):
+            self._put(opened, data)
+        self._newest_at = now
+        self._unreported += len(opened.rows)
+        due = 0.0 if self._unreported >= REPORT_PACKETS else self._reported_at + self._interval_s
+        self._report_at = min(self._report_at, max(now, due))
+
+    def _put(self, opened: Opened, rows: np.ndarray[tuple[int], np.dtype[np.int64]]) -> None:
+        """Runs of neighbours go into the assembly as one piece."""
+        offsets = opened.headers["offset"][rows].astype(np.int64)
+        lengths = opened.lengths[rows]
+        joined = (np.diff(rows) == 1) & (np.diff(offsets) == lengths[:-1]) & (lengths[:-1] == opened.room)
+        begins = np.concatenate(([0], np.flatnonzero(~joined) + 1))
+        ends = np.concatenate((begins[1:], [len(rows)]))
+        sums = np.add.reduceat(lengths, begins)
+        for begin, _, size in zip(begins.tolist(), ends.tolist(), sums.tolist(), strict=True):
+            start = int(rows[begin]) * opened.room
+            self.assembly.put(int(offsets[begin]), opened.payload[start : start + size])
+
+    def _on_answer(self, rtt_s: float) -> None:
+        self._interval_s = min(max(rtt_s / 16, REPORT_MIN_S), REPORT_MAX_S)
+
+    def _on_new_path(self, now: float) -> None:
+        self._interval_s = REPORT_MIN_S
+
+    # --- timers and out -----------------------------------------------------------------------------------------------
+    def next_timer(self) -> float:
+        """When to call ``poll_transmit`` or ``on_timer`` again."""
+        if self.is_dead:
+            return NEVER
+        out = min(self._control_timer(), self.heard_at + SILENCE_MAX_S)
+        if self._knows_address:
+            out = min(out, self._report_at)
+        return out
+
+    def on_timer(self, now: float) -> None:
+        """Time passed."""
+        if not self.is_dead and now - self.heard_at > SILENCE_MAX_S:
+            self.is_dead = True
+            self._events.append(Failed("lane-silent", "The other node was not heard on the lane."))
+
+    def poll_transmit(self, now: float) -> Batch | None:
+        """The next batch that may go now, or None; call until None."""
+        if self.is_dead:
+            return None
+        control = self._transmit_control(now)
+        if control is not None:
+            return control
+        if self._report_at <= now and self._seen.newest >= 0 and self._may_send(OVERHEAD_BYTES + MAP_BYTES_MAX):
+            return self._report(now)
+        return None
+
+    def _report(self, now: float) -> Batch:
+        newest = self._seen.newest
+        span = min(max(newest - self._newest_of[0] + _MARGIN, 64), 8 * MAP_BYTES_MAX, newest + 1)
+        payload = encode(
+            newest=newest,
+            held_us=int((now - self._newest_at) * 1e6),
+            clock_us=int(self._newest_at * 1e6),
+            total_bytes=self.received_bytes,
+            dropped=self.dropped,
+            forged=self.forged,
+            arrived=self._seen.last(span),
+        )
+        self._newest_of.append(newest)
+        self._report_at, self._reported_at, self._unreported = NEVER, now, 0
+        return self._one(Kind.STATUS, memoryview(payload), now)
+
+    def _take_number(self, payload_bytes: int, now: float) -> int:
+        self._next += 1
+        return self._next - 1

@@ -1,0 +1,220 @@
+"""What a sender knows of the packets it sent: which arrived, which are lost, how fast they went.
+
+State is arrays indexed by packet number modulo a ring, so a report costs the same whether it tells of one packet or of ten
+thousand. A packet is lost when one sent 128 numbers later arrived, or when one sent later arrived and it is older than 1.25
+round trips: reordering by up to 127 is no loss. One number in about a thousand is skipped: a report that names it, or one that
+was never sent, is a lie (``PeerError``). Sending again, and at what rate, is left to ``sender`` and ``congestion``.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labxchange.errors import PeerError
+from labxchange.wire.data.datagram import OVERHEAD_BYTES
+from labxchange.wire.data.status import Status
+
+RING: Final = 1 << 18
+REORDER: Final = 128
+RTT_FIRST_S: Final = 0.2
+LATE_ROUND_TRIPS: Final = 1.25
+GRAIN_S: Final = 0.002
+"""How exactly machines keep time here: threads wake late, receivers join datagrams."""
+_FREE, _FLYING, _ARRIVED, _LOST, _SKIPPED = range(5)
+
+
+class Report(NamedTuple):
+    """What a status report changed; ``lost`` are bytes [start, end) of the line to be sent again, neighbours joined;
+    probes that were lost are told of nowhere, as they say nothing of the path but its size."""
+
+    acked_packets: int
+    acked_bytes: int
+    lost_packets: int
+    lost_bytes: int
+    lost: list[tuple[int, int]]
+    rtt_s: float | None
+    delivery_bytes_s: float
+    sizes: list[int]
+    late_packets: int
+
+
+class Recovery:
+    """Packets of one lane, from number 0 on."""
+
+    def __init__(self) -> None:
+        self.next = 0
+        self.newest_acked = -1
+        self.in_flight_bytes = 0
+        self.in_flight_packets = 0
+        self.srtt_s = RTT_FIRST_S
+        self.rttvar_s = RTT_FIRST_S / 2
+        self.min_rtt_s = float("inf")
+        self.round = 0
+        self.heard = False
+        self._round_ends = 0
+        self._low = 0
+        self._delivered = 0
+        self._delivered_clock = 0.0
+        self._delivered_sent = 0.0
+        self._state = np.zeros(RING, np.uint8)
+        self._sent_at = np.zeros(RING)
+        self._offset = np.zeros(RING, np.int64)
+        self._length = np.zeros(RING, np.int32)
+        self._size = np.zeros(RING, np.int32)
+        self._before = np.zeros(RING, np.int64)
+        self._clock = np.zeros(RING)
+        self._first = np.zeros(RING)
+
+    def room(self) -> bool:
+        """False while the ring is full of packets whose fate is not known."""
+        return self.next - self._low < RING - 64
+
+    def skip(self) -> None:
+        """Leave a number out; whoever acknowledges it lies."""
+        self._state[self.next % RING] = _SKIPPED
+        self._length[self.next % RING] = self._size[self.next % RING] = 0
+        self.next += 1
+
+    def sent(self, count: int, *, offset: int, length: int, room: int, now: float) -> None:
+        """``count`` packets went out, with the ``length`` bytes of the line from ``offset`` on, ``room`` bytes each but the last;
+        of a packet without data the length is 0 and ``room`` what it weighs."""
+        if not self.in_flight_packets:
+            # After a pause the rate is measured anew from here.
+            self._delivered_sent = now
+            self._delivered_clock = 0.0
+        numbers = np.arange(self.next, self.next + count)
+        at = numbers % RING
+        lengths = np.minimum(room, np.maximum(length - np.arange(count) * room, 0)).astype(np.int32)
+        sizes = (lengths if length else np.full(count, room, np.int32)) + OVERHEAD_BYTES
+        self._state[at] = _FLYING
+        self._sent_at[at] = now
+        self._offset[at] = offset + np.arange(count) * room
+        self._length[at] = lengths
+        self._size[at] = sizes
+        self._before[at] = self._delivered
+        self._clock[at] = self._delivered_clock
+        self._first[at] = self._delivered_sent
+        self.next += count
+        self.in_flight_bytes += int(sizes.sum())
+        self.in_flight_packets += count
+
+    def on_status(self, status: Status, now: float) -> Report:
+        """Raises PeerError ``acknowledged-unsent``: a number that was skipped or never sent."""
+        if status.newest >= self.next:
+            raise PeerError("acknowledged-unsent", "The other node acknowledged a packet that was never sent.")
+        numbers = status.arrived[status.arrived >= self.next - RING]
+        at = numbers % RING
+        state = self._state[at]
+        if (state == _SKIPPED).any():
+            raise PeerError("acknowledged-unsent", "The other node acknowledged a packet that was left out on purpose.")
+        self.heard = True
+        new = numbers[(state == _FLYING) | (state == _LOST)]
+        flown = numbers[state == _FLYING]
+        acked_bytes = self._land(flown, _ARRIVED)
+        late = len(new) - len(flown)
+        self._state[new % RING] = _ARRIVED
+        rtt, rate = None, 0.0
+        if len(new):
+            rtt, rate = self._sample(new, status, now)
+        lost = self._lost(status, now)
+        self._land(lost, _LOST)
+        lost = lost[self._length[lost % RING] > 0]
+        return Report(
+            acked_packets=len(new),
+            acked_bytes=acked_bytes,
+            lost_packets=len(lost),
+            lost_bytes=int(self._size[lost % RING].sum()),
+            lost=self.ranges(lost),
+            rtt_s=rtt,
+            delivery_bytes_s=rate,
+            sizes=[int(size) for size in np.unique(self._size[flown % RING])],
+            late_packets=late,
+        )
+
+    def _land(self, numbers: NDArray[np.int64], state: int) -> int:
+        """Packets in flight whose fate is known now; returns their bytes."""
+        at = numbers % RING
+        self._state[at] = state
+        size = int(self._size[at].sum())
+        self.in_flight_bytes -= size
+        self.in_flight_packets -= len(numbers)
+        return size
+
+    def _sample(self, new: NDArray[np.int64], status: Status, now: float) -> tuple[float | None, float]:
+        """Round trip and delivery rate by the newest packet that this report acknowledges."""
+        last = int(new[-1])
+        slot = last % RING
+        sent_at = float(self._sent_at[slot])
+        self._delivered += int(self._size[new % RING].sum())
+        clock = status.clock_us / 1e6
+        rtt: float | None = None
+        if last == status.newest:
+            rtt = max(now - sent_at - status.held_us / 1e6, 1e-6)
+            self._smooth(rtt)
+        rate = 0.0
+        before = float(self._clock[slot])
+        if before > 0 and last > self.newest_acked:
+            elapsed = max(clock - before, sent_at - float(self._first[slot]))
+            if elapsed > 0:
+                rate = (self._delivered - int(self._before[slot])) / elapsed
+        if last > self.newest_acked:
+            self.newest_acked = last
+            self._delivered_sent, self._delivered_clock = sent_at, clock
+        if last >= self._round_ends:
+            self.round += 1
+            self._round_ends = self.next
+        return rtt, rate
+
+    def _smooth(self, rtt: float) -> None:
+        """RFC 6298."""
+        if self.min_rtt_s == float("inf"):
+            self.srtt_s, self.rttvar_s = rtt, rtt / 2
+        else:
+            self.rttvar_s += (abs(self.srtt_s - rtt) - self.rttvar_s) / 4
+            self.srtt_s += (rtt - self.srtt_s) / 8
+        self.min_rtt_s = min(self.min_rtt_s, rtt)
+
+    def _lost(self, status: Status, now: float) -> NDArray[np.int64]:
+        """Packets in flight that will not come any more."""
+        flying = self._flying(self.newest_acked + 1)
+        old = self._sent_at[flying % RING] < now - LATE_ROUND_TRIPS * self.srtt_s - GRAIN_S
+        gone: NDArray[np.bool_] = old | (flying <= self.newest_acked - REORDER) | (flying <= status.newest - status.span)
+        out: NDArray[np.int64] = flying[gone]
+        return out
+
+    def _flying(self, end: int) -> NDArray[np.int64]:
+        """Numbers in flight below ``end``, ascending; what lies before them is never looked at again."""
+        numbers = np.arange(self._low, end)
+        flying = numbers[self._state[numbers % RING] == _FLYING]
+        self._low = int(flying[0]) if len(flying) else max(self._low, end)
+        return flying
+
+    def give_up(self, *, sent_before: float) -> list[tuple[int, int]]:
+        """Take everything that was sent before a time for lost; ranges as in ``Report.lost``."""
+        numbers = np.arange(self._low, self.next)
+        numbers = numbers[self._state[numbers % RING] == _FLYING]
+        numbers = numbers[self._sent_at[numbers % RING] <= sent_before]
+        self._land(numbers, _LOST)
+        return self.ranges(numbers)
+
+    def ranges(self, numbers: NDArray[np.int64]) -> list[tuple[int, int]]:
+        """Bytes of the line that these packets carried, neighbours joined."""
+        at = numbers % RING
+        at = at[self._length[at] > 0]
+        if not len(at):
+            return []
+        offsets, lengths = self._offset[at], self._length[at]
+        order = np.argsort(offsets, kind="stable")
+        offsets, ends = offsets[order], (offsets + lengths)[order]
+        begins = np.flatnonzero(np.concatenate(([True], offsets[1:] != ends[:-1])))
+        starts = offsets[begins]
+        stops = ends[np.concatenate((begins[1:] - 1, [len(ends) - 1]))]
+        return [(int(start), int(stop)) for start, stop in zip(starts, stops, strict=True)]
+
+    def forget_path(self) -> None:
+        """The path changed: round trips are measured anew."""
+        self.srtt_s, self.rttvar_s, self.min_rtt_s = max(self.srtt_s, RTT_FIRST_S), RTT_FIRST_S / 2, float("inf")
+        self._delivered_clock = 0.0

@@ -1,0 +1,44 @@
+"""Which packet numbers of a lane have come: a ring over the last ones, marked only after a datagram was opened.
+
+A number is fresh when it has not come and is not below the ring. A forged datagram can therefore neither move the window nor
+make an honest one look like a repeat.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+RING: Final = 1 << 17
+NUMBER_MAX: Final = 0xFFFFFFFF
+
+
+class Seen:
+    """Numbers that came, of one lane and direction; ``newest`` is -1 before the first."""
+
+    def __init__(self) -> None:
+        self.newest = -1
+        self._ring = np.full(RING, -1, np.int64)
+
+    def fresh(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Positions in ``numbers`` of those that are new and within the window; of a number that stands there twice the first."""
+        new = np.flatnonzero((self._ring[numbers % RING] != numbers) & (numbers > self.newest - RING))
+        if len(new) > 1 and not (np.diff(numbers[new]) > 0).all():
+            _, first = np.unique(numbers[new], return_index=True)
+            new = new[np.sort(first)]
+        return new
+
+    def mark(self, numbers: NDArray[np.int64]) -> None:
+        """These were opened."""
+        if len(numbers):
+            self.newest = max(self.newest, int(numbers.max()))
+            # Of two numbers a ring apart in one batch the newer one stays.
+            self._ring[np.sort(numbers) % RING] = np.sort(numbers)
+
+    def last(self, count: int) -> NDArray[np.bool_]:
+        """For each i below ``count``: did number ``newest - i`` come?"""
+        numbers = self.newest - np.arange(min(count, RING, self.newest + 1))
+        came: NDArray[np.bool_] = self._ring[numbers % RING] == numbers
+        return came

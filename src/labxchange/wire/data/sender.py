@@ -1,0 +1,376 @@
+"""The sending end of a lane: asked-for ranges of the line go out, at the rate of the controller, until each has arrived.
+
+Life of a byte: asked for -> read -> sealed and sent, at most 44 datagrams or 1 ms of the rate at a time -> named in a report, or
+lost and sent again: read anew, under a new number. Lost bytes go before new ones. When nothing new is left, what nobody reported
+is sent again after 1.25 round trips; when nobody reports at all, one datagram at a time with growing pauses, for 15 s. Sizes
+above 1,200 bytes are probed and used once a probe arrived; they are given up where the path changes or falls silent.
+
+Which ranges may be asked for is judged before; reading is a function that is given (``Read``).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
+from typing import Final, Protocol
+
+import msgspec
+
+from labxchange.wire.data.congestion import Controller, Feedback
+from labxchange.wire.data.datagram import BATCH_BYTES, BATCH_DATAGRAMS, OVERHEAD_BYTES, SIZES, Kind
+from labxchange.wire.data.lane import NEVER, Asked, Batch, Failed, Keys, Lane, Opened
+from labxchange.wire.data.recovery import GRAIN_S, LATE_ROUND_TRIPS, Recovery
+from labxchange.wire.data.status import decode
+
+QUANTUM_S: Final = 0.001
+BURST_S: Final = 0.003
+SILENCE_MAX_S: Final = 15.0
+_PROBE_TRIES: Final = 8
+_SKIP_EVERY: Final = 1000
+_RTO_MIN_S: Final = 0.05
+_RTO_MAX_S: Final = 2.0
+
+
+class Gone(Exception):
+    """Internal between reader and sender: bytes [start, end) of the line cannot be read as they were listed."""
+
+    def __init__(self, start: int, end: int) -> None:
+        super().__init__(start, end)
+        self.start = start
+        self.end = end
+
+
+class Read(Protocol):
+    """Bytes of the line from ``offset`` on, at least one and at most ``length``, good until the next call; raises Gone."""
+
+    def __call__(self, offset: int, length: int) -> memoryview: ...
+
+
+class SenderStats(msgspec.Struct, frozen=True, kw_only=True):
+    """What a screen shows of a lane."""
+
+    rate_bytes_s: float
+    delivery_bytes_s: float
+    rtt_s: float
+    min_rtt_s: float
+    in_flight_bytes: int
+    window_bytes: int
+    sent_bytes: int
+    resent_bytes: int
+    lost_packets: int
+    sent_packets: int
+    late_packets: int
+    size: int
+    limit: str
+
+
+class _Request:
+    __slots__ = ("gone", "id", "ranges")
+
+    def __init__(self, number: int, ranges: Sequence[tuple[int, int]]) -> None:
+        self.id = number
+        self.ranges = deque(ranges)
+        self.gone: list[tuple[int, int]] = []
+
+
+class Sender(Lane):
+    """See the module.
+
+    Args:
+        read: gives the bytes.
+        controller: the strategy of rate control.
+    """
+
+    def __init__(
+        self,
+        keys: Keys,
+        *,
+        slot: int,
+        now: float,
+        random_bytes: Callable[[int], bytes],
+        address: Hashable = None,
+        proven: bool,
+        read: Read,
+        controller: Controller,
+        sizes: Sequence[int] = SIZES,
+    ) -> None:
+        super().__init__(keys, slot=slot, now=now, random_bytes=random_bytes, address=address, proven=proven)
+        self.controller = controller
+        self.recovery = Recovery()
+        self._read = read
+        self._requests: deque[_Request] = deque()
+        self._again: deque[tuple[int, int]] = deque()
+        self._next_send = now
+        self._skip_in = self._draw_skip()
+        self._limited = True
+        self._rto_at = NEVER
+        self._rto_times = 0
+        self._tail_at = NEVER
+        self._sizes = tuple(sizes)
+        self._probe_tries = 0
+        self._probe_at = now
+        self._report_gap_s = QUANTUM_S
+        self._reported_at = NEVER
+        self._resent_bytes = 0
+        self._lost_packets = 0
+        self._late_packets = 0
+        self._delivery = 0.0
+        self.limit = "nothing to send"
+        self.remote_dropped = 0
+
+    # --- what the worker asks -----------------------------------------------------------------------------------------
+    def ask(self, request: int, ranges: Sequence[tuple[int, int]]) -> None:
+        """Send bytes [start, end) of the line, in this order, after what was asked for before."""
+        self._requests.append(_Request(request, [item for item in ranges if item[0] < item[1]]))
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._again or self._requests)
+
+    def stats(self) -> SenderStats:
+        recovery = self.recovery
+        return SenderStats(
+            rate_bytes_s=self.controller.rate_bytes_s,
+            delivery_bytes_s=self._delivery,
+            rtt_s=recovery.srtt_s,
+            min_rtt_s=recovery.min_rtt_s if recovery.heard else 0.0,
+            in_flight_bytes=recovery.in_flight_bytes,
+            window_bytes=self.controller.window_bytes,
+            sent_bytes=self.sent_bytes,
+            resent_bytes=self._resent_bytes,
+            lost_packets=self._lost_packets,
+            sent_packets=self.sent_datagrams,
+            late_packets=self._late_packets,
+            size=self.size,
+            limit=self.limit,
+        )
+
+    # --- in -----------------------------------------------------------------------------------------------------------
+    def _on_opened(self, opened: Opened, now: float) -> None:
+        self._control(opened, now)
+        kinds = opened.headers["kind"][opened.rows]
+        for row in opened.rows[kinds == Kind.STATUS].tolist():
+            self._on_status(opened.of(row), now)
+
+    def _on_status(self, payload: memoryview, now: float) -> None:
+        status = decode(payload)
+        recovery = self.recovery
+        report = recovery.on_status(status, now)
+        if self._reported_at < NEVER:
+            self._report_gap_s += (min(now - self._reported_at, 0.1) - self._report_gap_s) / 8
+        self._reported_at = now
+        self.remote_dropped = status.dropped
+        self._lost_packets += report.lost_packets
+        self._late_packets += report.late_packets
+        self._again.extend(report.lost)
+        for size in report.sizes:
+            if size > self.size and size in self._sizes:
+                self.size, self._probe_tries, self._probe_at = size, 0, now
+        if report.delivery_bytes_s:
+            self._delivery = report.delivery_bytes_s
+        feedback = Feedback(
+            now=now,
+            rtt_s=report.rtt_s,
+            acked_bytes=report.acked_bytes,
+            acked_packets=report.acked_packets,
+            lost_bytes=report.lost_bytes,
+            lost_packets=report.lost_packets,
+            delivery_bytes_s=report.delivery_bytes_s,
+            in_flight_bytes=recovery.in_flight_bytes,
+            limited=self._limited,
+            round=recovery.round,
+        )
+        self._limited = False
+        self.controller.on_feedback(feedback)
+        if report.acked_packets or not recovery.in_flight_packets:
+            self._rto_times = 0
+            self._set_timers(now)
+
+    def _on_answer(self, rtt_s: float) -> None:
+        if not self.recovery.heard:
+            self.recovery.srtt_s = rtt_s
+
+    def _on_new_path(self, now: float) -> None:
+        self.recovery.forget_path()
+        self.controller.on_new_path(now)
+        self._probe_tries, self._probe_at = 0, now
+
+    # --- timers -------------------------------------------------------------------------------------------------------
+    def _set_timers(self, now: float) -> None:
+        """After something was acknowledged, or was sent into silence."""
+        if not self.recovery.in_flight_packets:
+            self._rto_at = self._tail_at = NEVER
+            return
+        wait = max(2 * self.recovery.srtt_s + 4 * self._report_gap_s, _RTO_MIN_S)
+        self._rto_at = now + min(wait * 2**self._rto_times, max(_RTO_MAX_S, wait))
+        self._tail_at = now + self._tail_s() / 4
+
+    def _tail_s(self) -> float:
+        """After so long a packet ought to have been reported."""
+        return LATE_ROUND_TRIPS * self.recovery.srtt_s + 2 * self._report_gap_s + GRAIN_S
+
+    def next_timer(self) -> float:
+        """When to call ``poll_transmit`` or ``on_timer`` again; in the past: at once."""
+        if self.is_dead:
+            return NEVER
+        out = min(self._control_timer(), self._rto_at, self._tail_at)
+        if self._knows_address and self._may_probe():
+            out = min(out, self._probe_at)
+        if self._can_send():
+            out = min(out, self._next_send)
+        return out
+
+    def on_timer(self, now: float) -> None:
+        """Time passed."""
+        if self.is_dead:
+            return
+        if self._tail_at <= now:
+            # While packets go out, later ones tell of the loss of earlier ones.
+            if not self.has_work or self.recovery.in_flight_bytes >= self._window():
+                self._again.extend(self.recovery.give_up(sent_before=now - self._tail_s()))
+            self._tail_at = now + self._tail_s() / 4 if self.recovery.in_flight_packets else NEVER
+        if self._rto_at <= now:
+            self._on_silence(now)
+
+    def _on_silence(self, now: float) -> None:
+        if now - self.heard_at > SILENCE_MAX_S:
+            self.is_dead = True
+            self._events.append(Failed("lane-silent", "The other node was not heard on the lane."))
+            return
+        self._rto_times += 1
+        self._again.extend(self.recovery.give_up(sent_before=now))
+        self.controller.on_silence(now)
+        if self._rto_times >= 3 and self.size != SIZES[0]:  # a path that carries small datagrams only looks like this
+            self.size, self._probe_tries, self._probe_at = SIZES[0], 0, now + 1.0
+        self._rto_at = now + min(_RTO_MIN_S * 2**self._rto_times + self.recovery.srtt_s, _RTO_MAX_S)
+        self._tail_at = NEVER
+
+    # --- out ----------------------------------------------------------------------------------------------------------
+    def _may_probe(self) -> bool:
+        return self.size < self._sizes[-1] and self._probe_tries < _PROBE_TRIES and self.recovery.room()
+
+    def _window(self) -> float:
+        """The controller's, and what is under way merely because reports come at intervals."""
+        return self.controller.window_bytes + self.controller.rate_bytes_s * (self._report_gap_s + BURST_S)
+
+    def _can_send(self) -> bool:
+        """Something is to be sent, and only time stands before it."""
+        if not self.has_work:
+            self._limited, self.limit = True, "nothing to send"
+            return False
+        if not self._may_send(self.size):
+            self._limited, self.limit = True, "path not proven"
+            return False
+        if self._rto_times and self.recovery.in_flight_packets:
+            self.limit = "silence"
+            return False
+        if not self.recovery.room() or self.recovery.in_flight_bytes >= self._window():
+            self.limit = "network"
+            return False
+        return True
+
+    def poll_transmit(self, now: float) -> Batch | None:
+        """The next batch that may go now, or None; call until None."""
+        if self.is_dead:
+            return None
+        control = self._transmit_control(now)
+        if control is not None:
+            return control
+        probe = self._transmit_probe(now)
+        if probe is not None:
+            return probe
+        while self._next_send <= now and self._can_send():
+            batch = self._transmit_data(now)
+            if batch is not None:
+                return batch
+        return None
+
+    def _transmit_probe(self, now: float) -> Batch | None:
+        if self._probe_at > now or not self._may_probe() or not self.recovery.heard or not self._proven:
+            return None
+        above = [size for size in self._sizes if size > self.size]
+        size = above[self._probe_tries % len(above)]
+        self._probe_tries += 1
+        self._probe_at = now + max(self.recovery.srtt_s / 2, 0.005)
+        return self._one(Kind.PROBE, memoryview(bytes(size - OVERHEAD_BYTES)), now)
+
+    def _take_number(self, payload_bytes: int, now: float) -> int:
+        number = self._next_number(1)
+        self.recovery.sent(1, offset=0, length=0, room=payload_bytes, now=now)
+        return number
+
+    def _next_number(self, count: int) -> int:
+        """The number of the next of ``count`` packets; now and then one before it is left out."""
+        self._skip_in -= count
+        if self._skip_in <= 0:
+            self.recovery.skip()
+            self._skip_in = self._draw_skip()
+        return self.recovery.next
+
+    def _draw_skip(self) -> int:
+        return _SKIP_EVERY // 2 + int.from_bytes(self._random_bytes(2), "big") % _SKIP_EVERY
+
+    def _transmit_data(self, now: float) -> Batch | None:
+        room = self.size - OVERHEAD_BYTES
+        rate = self.controller.rate_bytes_s
+        window = self._window() - self.recovery.in_flight_bytes
+        limit = min(BATCH_DATAGRAMS, BATCH_BYTES // self.size, max(int(min(rate * QUANTUM_S, window) / self.size), 1))
+        if self._rto_times:
+            limit = 1
+        again = bool(self._again)
+        try:
+            offset, payload = self._next_payload(limit * room)
+        except Gone as gone:
+            self._drop(gone)
+            return None
+        if not payload:
+            return None
+        count = -(-len(payload) // room)
+        number = self._next_number(count)
+        length = self._sealer.seal(payload, kind=Kind.DATA, number=number, offset=offset, size=self.size, out=self._out)
+        idle = self.recovery.in_flight_packets == 0
+        self.recovery.sent(count, offset=offset, length=len(payload), room=room, now=now)
+        self._resent_bytes += len(payload) if again else 0
+        self._next_send = max(self._next_send, now - BURST_S) + length / max(rate, 1.0)
+        self.limit = "rate"
+        self._check_wear(number, now)
+        if idle:
+            self._set_timers(now)
+        return self._sent(Batch(self._out[:length], self.size, self.address), count)
+
+    def _next_payload(self, length: int) -> tuple[int, memoryview]:
+        """Up to ``length`` bytes that are next, read; the range is taken off only then."""
+        queue = self._again
+        if not queue:
+            self._finish()
+            if not self._requests:
+                return 0, memoryview(b"")
+            queue = self._requests[0].ranges
+        start, end = queue[0]
+        payload = self._read(start, min(length, end - start))
+        queue.popleft()
+        if start + len(payload) < end:
+            queue.appendleft((start + len(payload), end))
+        self._finish()
+        return start, payload
+
+    def _finish(self) -> None:
+        """Requests of which nothing is left to be sent for the first time."""
+        while self._requests and not self._requests[0].ranges:
+            request = self._requests.popleft()
+            self._events.append(Asked(request.id, tuple(request.gone)))
+
+    def _drop(self, gone: Gone) -> None:
+        """Bytes that cannot be read are asked for in vain: they leave every queue."""
+        self._again = deque(piece for first, end in self._again for piece in _without(first, end, gone))
+        for request in self._requests:
+            kept = [piece for first, end in request.ranges for piece in _without(first, end, gone)]
+            if kept != list(request.ranges):
+                request.gone.append((gone.start, gone.end))
+                request.ranges = deque(kept)
+        self._finish()
+
+
+def _without(start: int, end: int, gone: Gone) -> list[tuple[int, int]]:
+    pieces = [(start, min(end, gone.start)), (max(start, gone.end), end)]
+    return [(first, last) for first, last in pieces if first < last]
