@@ -143,17 +143,17 @@ def _watch_journal(tell: Tell) -> None:
 
 
 def _watch_bytes(tell: Tell, count_sent: Callable[[str, int], None]) -> None:
-    count, take = Serving._count, Download._take
+    count, done = Serving._count, Download.done
 
     def counted(self: Serving, active: Any, size: int) -> None:
         count_sent(active.row.transfer, size)
         count(self, active, size)
 
-    def taken(self: Download, pieces: Any, *rest: Any) -> Any:
-        again = [piece.chunk for piece in pieces if self._here[piece.chunk]]
+    def arrived(self: Download, ended: Any) -> None:
+        again = [item.chunk for item in ended if self._here[item.chunk]]
         if again:
             tell({"again": again, "transfer": self.transfer})
-        return take(self, pieces, *rest)
+        done(self, ended)
 
     Serving._count = counted  # type: ignore[method-assign]
-    Download._take = taken  # type: ignore[method-assign]
+    Download.done = arrived  # type: ignore[method-assign]

@@ -22,7 +22,7 @@ LONGER = {
     "net/endpoint.py": (550, "the gate before and after the handshake shares its counters"),
     "wire/control/handshake.py": (500, "both sides of one protocol, message by message"),
     "files/quarantine.py": (530, "every descriptor and every flush of what is received"),
-    "transfer/receive.py": (500, "the life of a chunk"),
+    "transfer/receive.py": (395, "the life of a chunk"),
     "node/receipts.py": (475, "signing, countersigning, showing and checking are one rule read four ways"),
     "wire/control/session.py": (450, "the state machine of a connection is one table and its actions"),
     "node/shares.py": (425, "from a folder to a version on offer"),

@@ -47,6 +47,7 @@ from labxchange.store.shares import GrantRow, ShareRow
 from labxchange.store.transfers import State, TransferRow
 from labxchange.transfer.intervals import Interval, count
 from labxchange.transfer.receive import Download
+from labxchange.transfer.streams import Streams
 from labxchange.wire.control.messages import (
     Accepting,
     Begin,
@@ -529,7 +530,6 @@ class Receiving:
             journal=journal,
             arrived=arrived,
             released=released,
-            refused=refused,
             on_progress=lambda: self._sample(row.transfer),
         )
         running = self._running.get(row.transfer)
@@ -537,7 +537,15 @@ class Receiving:
             running.download = download
             running.samples.clear()
         self._sample(row.transfer)
-        await download.run(channel)
+        streams = Streams(
+            row.transfer,
+            channel,
+            line=loaded.line,
+            chunk_digests=loaded.chunk_digests,
+            quarantine=quarantine,
+            refused=refused,
+        )
+        await download.run(streams)
         journal.finish(download.done_bytes)
         if not download.findings:
             await asyncio.to_thread(quarantine.discard)  # nothing is in it any more

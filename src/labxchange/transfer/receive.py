@@ -1,10 +1,10 @@
 """The receiving side: fetches chunks into quarantine, journals them, verifies files and releases them.
 
-Life of a chunk: asked for -> pieces written and hashed -> digest compared -> flushed -> journal row committed: only then does it
-count as verified, and never comes again. Life of a file: all chunks verified -> SHA-256 compared with the manifest -> entry in
-the trail -> renamed to its name -> journal. Small files go through in batches. Rules: nothing that was not asked for is taken;
-at most 64 MiB are asked for and not written; a peer that stalls is given up; a chunk that is wrong three times names its file.
-The journal, the trail and who may receive are the node's.
+Life of a chunk: asked for -> written and its digest compared, by whatever fetches it (``Fetching``) -> flushed -> journal row
+committed: only then is it verified, and never comes again. Life of a file: all chunks verified -> SHA-256 compared with
+the manifest -> entry in the trail -> renamed to its name -> journal. Small files go through in batches. Rules: at most 64 MiB are
+asked for and not written; a chunk that is wrong three times names its file. The journal, the trail and who may receive are the
+node's; how bytes come is left to ``streams``.
 """
 
 from __future__ import annotations
@@ -12,38 +12,32 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from typing import Any, Protocol
 
 import numpy as np
-from blake3 import blake3
 from numpy.typing import NDArray
 
 from labxchange.dataset.check import Finding, FindingKind
 from labxchange.dataset.listing import Line, ListedFile
 from labxchange.dataset.manifest import FileDigests
-from labxchange.errors import InputError, LabxchangeError, PeerError, RefusedError
+from labxchange.errors import LabxchangeError
 from labxchange.files.quarantine import Outcome, Quarantine, Release
-from labxchange.net.channel import Channel, Stream
 from labxchange.settings import (
     BATCH_BYTES,
     BATCH_FILES,
     FETCH_BYTES,
-    FETCH_PARALLEL,
     JOURNAL_BYTES,
     JOURNAL_SECONDS,
     JOURNAL_SMALL_SECONDS,
 )
 from labxchange.transfer.intervals import Interval, of_mask, of_numbers
-from labxchange.wire.control.messages import GONE_MAX, Fetch, Fetched, Piece, Pieces, Refused, decode_answer, encode
+from labxchange.transfer.streams import Ended, Fetching, expected, write_part
+from labxchange.wire.control.messages import Gone
 
 _ATTEMPTS = 3
 _FEW = 16
-_STALL_S = 60.0
-_STALL_BYTES = 4096
 _MAX_INTERVALS = 4096
-_DIGEST = 32
 _READ_BYTES = 1 << 20
 
 
@@ -63,13 +57,12 @@ class Journal(Protocol):
 
 
 class Download:
-    """One transfer into one quarantine over one connection; what it did not finish is for the next one, from the journal.
+    """One transfer into one quarantine; what it did not finish is for the next one, from the journal.
 
     Args:
         chunk_digests: 32 bytes for each chunk, checked against the manifest.
         digests: the manifest's digests, or reasons for files left out.
         arrived, released: what the journal holds already.
-        refused: turns a Refused message into the error to raise.
     """
 
     def __init__(
@@ -84,7 +77,6 @@ class Download:
         journal: Journal,
         arrived: Sequence[Interval],
         released: Sequence[Interval],
-        refused: Callable[[bytes, Channel], RefusedError],
         on_progress: Callable[[], None],
     ) -> None:
         self.transfer = transfer
@@ -97,7 +89,6 @@ class Download:
         self._digests = digests
         self._quarantine = quarantine
         self._journal = journal
-        self._refused = refused
         self._on_progress = on_progress
         self._here = np.zeros(line.chunks, np.bool_)
         self._released = np.zeros(len(files), np.bool_)
@@ -117,8 +108,6 @@ class Download:
         self._unrecorded: list[int] = []
         self._work: deque[list[Interval]] = deque()
         self._commit = asyncio.Lock()
-        # One thread: several would only pass the interpreter's lock to and fro.
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="receive")
         self._full = asyncio.Event()
         self.received_bytes = 0
         self.done_bytes = self._bytes_of(self._here)
@@ -182,13 +171,11 @@ class Download:
             self._work.append(request)
 
     # --- running ------------------------------------------------------------------------------------------------------
-    async def run(self, channel: Channel) -> None:
+    async def run(self, fetching: Fetching) -> None:
         """Fetch until everything is released or named; cancel it to pause.
 
         Raises:
-            RefusedError: the sender ended the transfer.
-            UnavailableError: the connection is lost, or the disk here is full.
-            PeerError: the sender broke the rules or stalled.
+            LabxchangeError: what the fetching raises; UnavailableError when the disk here is full.
         """
         self._fresh.clear()
         self._fresh_bytes = 0
@@ -196,7 +183,7 @@ class Download:
             await self._commit_fresh(everything=True)
             while not self.complete:
                 self._plan()
-                await self._fetch_all(channel)
+                await self._fetch_all(fetching)
                 await self._commit_fresh(everything=True)
         finally:
             # What is on the disk already must not come again, however this ends.
@@ -205,10 +192,10 @@ class Download:
             except LabxchangeError:
                 pass  # what is not recorded comes again
             finally:
-                self._writer.shutdown(wait=False)
+                fetching.close()
 
-    async def _fetch_all(self, channel: Channel) -> None:
-        fetchers = [asyncio.ensure_future(self._fetcher(channel)) for _ in range(min(FETCH_PARALLEL, len(self._work)))]
+    async def _fetch_all(self, fetching: Fetching) -> None:
+        fetchers = [asyncio.ensure_future(self._fetcher(fetching)) for _ in range(min(fetching.parallel, len(self._work)))]
         everything = asyncio.gather(*fetchers)
         over = asyncio.Event()
         committer = asyncio.ensure_future(self._commit_often(over))
@@ -224,9 +211,9 @@ class Download:
             self._full.set()
             await _to_its_end(committer)
 
-    async def _fetcher(self, channel: Channel) -> None:
+    async def _fetcher(self, fetching: Fetching) -> None:
         while self._work:
-            await self._fetch(channel, self._work.popleft())
+            await fetching.fetch(self._work.popleft(), self)
 
     async def _commit_often(self, over: asyncio.Event) -> None:
         """Commit each half second or 64 MiB, many small files each 2 s or 2,000; ends by itself, never within a commit."""
@@ -243,73 +230,15 @@ class Download:
             self._full.clear()
             await self._commit_fresh()
 
-    async def _fetch(self, channel: Channel, asked: list[Interval]) -> None:
-        loop = asyncio.get_running_loop()
-        expected = deque(chunk for first, last in asked for chunk in range(first, last + 1))
-        left_out: list[int] = []
-        hasher, position = blake3(), 0
-        async with await channel.open() as stream:
-            await stream.send(encode(Fetch(transfer=self.transfer, chunks=asked)), end=True)
-            watch = _Watch()
-            while True:
-                answer = decode_answer(await watch.receive(stream))
-                if isinstance(answer, Refused):
-                    raise self._refused(answer.statement, channel)
-                if isinstance(answer, Fetched):
-                    self._gone(answer, {self.line.chunk_at(chunk).file for chunk in (*left_out, *expected)})
-                    return
-                if not isinstance(answer, Pieces):
-                    raise PeerError("out-of-order", "The other node sent something else where data was due.")
-                watch.count(sum(len(piece.data) for piece in answer.pieces))
-                hasher, position, done = await loop.run_in_executor(
-                    self._writer, self._take, answer.pieces, expected, left_out, hasher, position
-                )
-                self._done(done)
-
-    def _take(
-        self, pieces: list[Piece], expected: deque[int], left_out: list[int], hasher: blake3, position: int
-    ) -> tuple[blake3, int, list[tuple[int, int, str]]]:
-        """Write and hash pieces (in a thread); returns chunks that ended as (chunk, bytes, digest got when it is wrong).
-
-        A chunk that the sender skips, or stops in the middle of, is ``left_out``; ``Fetched`` must name its file.
-        """
-        done: list[tuple[int, int, str]] = []
-        for piece in pieces:
-            if piece.offset == 0 and expected and expected[0] != piece.chunk:
-                hasher, position = blake3(), 0
-                while expected and expected[0] != piece.chunk:
-                    left_out.append(expected.popleft())
-            if not expected or piece.chunk != expected[0] or piece.offset != position or not piece.data:
-                raise PeerError("unasked-for", "The other node sent data that was not asked for.")
-            place = self.line.chunk_at(piece.chunk)
-            position += len(piece.data)
-            if position > place.length:
-                raise PeerError("unasked-for", "The other node sent more data than a chunk has.")
-            self._write(place.file, place.file_offset + piece.offset, piece.data)
-            hasher.update(piece.data)
-            if position < place.length:
-                continue
-            got = hasher.digest()
-            wrong = "" if got == bytes(self._chunk_digests[piece.chunk * _DIGEST : (piece.chunk + 1) * _DIGEST]) else got.hex()
-            if not wrong and position == int(self.line.size[place.file]) and len(piece.data) == position:
-                self._record[place.file] = sha256(piece.data).digest()
-            done.append((piece.chunk, place.length, wrong))
-            expected.popleft()
-            hasher, position = blake3(), 0
-        return hasher, position, done
-
-    def _write(self, file: int, offset: int, data: bytes) -> None:
-        try:
-            self._quarantine.write(file, offset, data)
-        except RefusedError as error:  # a rule of this machine, not the sender's word
-            raise InputError(error.code, error.message, hint=error.hint) from error
-
-    def _done(self, done: list[tuple[int, int, str]]) -> None:
-        for chunk, length, wrong in done:
+    def done(self, ended: Sequence[Ended]) -> None:
+        """``Sink``: chunks that were written."""
+        for chunk, length, wrong, record in ended:
             self.received_bytes += length
             if wrong:
                 self._wrong(chunk, wrong)
                 continue
+            if record:
+                self._record[self.line.chunk_at(chunk).file] = record
             self._fresh.append(chunk)
             self._fresh_bytes += length
         if self._fresh_bytes >= JOURNAL_BYTES or len(self._fresh) >= BATCH_FILES:
@@ -325,17 +254,14 @@ class Download:
             path=self.files[place.file].path,
             kind=FindingKind.DIFFER,
             offset=place.file_offset,
-            expected=bytes(self._chunk_digests[chunk * _DIGEST : (chunk + 1) * _DIGEST]).hex(),
+            expected=expected(self._chunk_digests, chunk).hex(),
             got=got,
             text=f"The sender's bytes from {place.file_offset} on are not those of the manifest.",
         )
 
-    def _gone(self, answer: Fetched, missing: set[int]) -> None:
-        """The end of a fetch: each file that chunks are ``missing`` of is named, or as many as fit."""
-        named = {gone.file for gone in answer.gone}
-        if not named <= missing or (missing - named and len(named) < GONE_MAX):
-            raise PeerError("left-out", "The other node left out data without a word, or named a file that it was not asked for.")
-        for gone in answer.gone:
+    def gone(self, files: Sequence[Gone]) -> None:
+        """``Sink``: files that cannot be sent."""
+        for gone in files:
             if gone.file not in self.findings:
                 self._leave_out(gone.file, gone.reason, f"The sender could not send this file as it was listed: {gone.reason}.")
 
@@ -439,7 +365,7 @@ class Download:
         """From the part, or from the file in place where a crash came between its release and the journal."""
         item, digest = self._release_of(file), sha256()
         if not item.size and not self.files[file].is_folder and not self._quarantine.in_place(item):
-            self._write(file, 0, b"")
+            write_part(self._quarantine, file, 0, b"")
         for view in self._quarantine.contents(item, memoryview(bytearray(min(_READ_BYTES, max(item.size, 1))))):
             digest.update(view)
         return digest.digest()
@@ -464,26 +390,3 @@ async def _to_its_end(task: asyncio.Future[None]) -> None:
     task.result()
     if cancelled:
         raise asyncio.CancelledError
-
-
-class _Watch:
-    """Gives up on a peer that sends nothing, or next to nothing, for a minute."""
-
-    def __init__(self) -> None:
-        self._since = asyncio.get_running_loop().time()
-        self._bytes = 0
-
-    def count(self, size: int) -> None:
-        self._bytes += size
-        now = asyncio.get_running_loop().time()
-        if now - self._since > _STALL_S:
-            if self._bytes < _STALL_BYTES:
-                raise PeerError("peer-too-slow", "The other node sends next to nothing.", hint="It is tried again later.")
-            self._since, self._bytes = now, 0
-
-    async def receive(self, stream: Stream) -> bytes | None:
-        try:
-            async with asyncio.timeout(_STALL_S):
-                return await stream.receive()
-        except TimeoutError:
-            raise PeerError("peer-stalled", "The other node stopped sending.", hint="It is tried again later.") from None

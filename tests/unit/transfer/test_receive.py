@@ -21,10 +21,11 @@ from labxchange.files.hashing import hash_files
 from labxchange.files.quarantine import Quarantine
 from labxchange.files.scan import Scan, scan
 from labxchange.net.simulated import run_virtual
-from labxchange.transfer import receive
+from labxchange.transfer import receive, streams
 from labxchange.transfer.intervals import Interval, count
 from labxchange.transfer.receive import Download
 from labxchange.transfer.send import Source, checked_intervals, send_chunks
+from labxchange.transfer.streams import Streams
 from labxchange.wire.control.messages import Fetch, Fetched, Gone, Piece, Pieces, Refused, decode_request, encode
 
 TRANSFER = "ab" * 16
@@ -166,7 +167,6 @@ def make(shelf: Shelf, target: Path, book: Book, **changes: Any) -> Download:
         "journal": book,
         "arrived": book.arrived,
         "released": book.released,
-        "refused": lambda envelope, channel: RefusedError("told-so", "The sender ended it."),
         "on_progress": lambda: None,
     }
     return Download(TRANSFER, **(given | changes))
@@ -175,7 +175,15 @@ def make(shelf: Shelf, target: Path, book: Book, **changes: Any) -> Download:
 def fetch(download: Download, serve: Serve) -> FakeChannel:
     """Run the download to its end on a virtual clock."""
     channel = FakeChannel(serve)
-    run_virtual(download.run(channel))  # type: ignore[arg-type]
+    way = Streams(
+        TRANSFER,
+        channel,  # type: ignore[arg-type]
+        line=download.line,
+        chunk_digests=download._chunk_digests,
+        quarantine=download._quarantine,
+        refused=lambda envelope, channel: RefusedError("told-so", "The sender ended it."),
+    )
+    run_virtual(download.run(way))
     return channel
 
 
@@ -364,7 +372,7 @@ def test_a_sender_that_stalls_or_drips_is_given_up(tmp_path: Path) -> None:
 
 
 def test_a_refusal_of_the_sender_ends_it_and_keeps_what_arrived(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(receive, "FETCH_PARALLEL", 1)
+    monkeypatch.setattr(streams, "FETCH_PARALLEL", 1)
     shelf, book = Shelf(tmp_path / "source", {f"n{n}": data(1000, n) for n in range(5)}), Book()
 
     async def refuses(stream: FakeStream, request: Fetch) -> None:
