@@ -234,8 +234,25 @@ class Line:
 
     def __init__(self, files: Sequence[ListedFile]) -> None:
         count = len(files)
-        self.size: NDArray[np.int64] = np.fromiter((file.size for file in files), np.int64, count)
-        self.chunk_bytes: NDArray[np.int64] = np.fromiter((file.chunk_bytes for file in files), np.int64, count)
+        self._lay(
+            np.fromiter((file.size for file in files), np.int64, count),
+            np.fromiter((file.chunk_bytes for file in files), np.int64, count),
+        )
+
+    @classmethod
+    def of_sizes(cls, sizes: NDArray[np.int64]) -> Line:
+        """The same line, of the files' sizes alone."""
+        line = cls.__new__(cls)
+        chunk_bytes = np.full(len(sizes), MIN_CHUNK_BYTES, np.int64)
+        for file in np.flatnonzero(sizes > MIN_CHUNK_BYTES * MAX_CHUNKS).tolist():
+            chunk_bytes[file] = chunk_bytes_for(int(sizes[file]))
+        line._lay(sizes, chunk_bytes)
+        return line
+
+    def _lay(self, size: NDArray[np.int64], chunk_bytes: NDArray[np.int64]) -> None:
+        count = len(size)
+        self.size = size
+        self.chunk_bytes = chunk_bytes
         self.offset: NDArray[np.int64] = np.zeros(count + 1, np.int64)
         self.first_chunk: NDArray[np.int64] = np.zeros(count + 1, np.int64)
         np.cumsum(self.size, out=self.offset[1:])

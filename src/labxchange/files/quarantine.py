@@ -178,6 +178,8 @@ class Quarantine:
         self._place = str(destination)
         self._lock = Lock()
         self._names_unsynced = False
+        self.written_elsewhere = False
+        """True when another process writes the parts: which names are new is not known here, so each flush is for names too."""
         self._broken = False
         self._mode: int | None = None
         self._parts = Descriptors(OPEN_PARTS)
@@ -349,7 +351,7 @@ class Quarantine:
         """
         with self._lock, mapping(self._place):
             self._check_unbroken()
-            names, self._names_unsynced = self._names_unsynced, False
+            names, self._names_unsynced = self._names_unsynced or self.written_elsewhere, False
             if len(indices) > FEW and self._synced(sync_file_system, self._folder):
                 return
             for index in indices:

@@ -12,18 +12,23 @@ import msgspec
 
 from labxchange.encoding import pack, unpack
 from labxchange.errors import PeerError
+from labxchange.wire.data.datagram import Cipher
 
 MESSAGE_MAX_BYTES = (1 << 20) + (1 << 16)
 PAGE_BYTES = 1 << 20
 PIECE_BYTES = 1 << 18
 MAX_STATEMENTS = 64
 GONE_MAX = 4096
+LANES_MAX = 16
 
 Envelope = Annotated[bytes, msgspec.Meta(max_length=131_072)]
 Id = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}\\Z")]
 Number = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
 Hash = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 Note = Annotated[str, msgspec.Meta(max_length=8000)]
+Lane = Annotated[bytes, msgspec.Meta(min_length=6, max_length=6)]
+MaybeLane = Annotated[bytes, msgspec.Meta(max_length=6)]
+Slot = Annotated[int, msgspec.Meta(ge=0, le=63)]
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, array_like=True):
@@ -58,10 +63,24 @@ class Begin(Message, frozen=True, kw_only=True, tag="begin"):
 
 
 class Fetch(Message, frozen=True, kw_only=True, tag="fetch"):
-    """Send the chunks of these inclusive intervals (at most 16 MiB). Answer: Pieces ..., then Fetched or Refused."""
+    """Send the chunks of these inclusive intervals (at most 16 MiB), here or over the lane that is named. Answer: without a lane
+    Pieces ...; then, once all was sent, Fetched, or Refused."""
 
     transfer: Id
     chunks: Annotated[list[tuple[Number, Number]], msgspec.Meta(min_length=1, max_length=4096)]
+    lane: MaybeLane = b""
+
+
+class OpenLanes(Message, frozen=True, kw_only=True, tag="open-lanes"):
+    """Open these lanes for a transfer; ids are never used twice. ``slots`` and ``offsets`` say where the asking side's workers
+    listen, when it is the one that was dialled: the slot, and what its port is above that of QUIC. Answer: LanesOpen or Refused.
+    The stream stays open as long as the lanes: who asked ends it."""
+
+    transfer: Id
+    lanes: Annotated[list[Lane], msgspec.Meta(min_length=1, max_length=LANES_MAX)]
+    slots: Annotated[list[Slot], msgspec.Meta(max_length=LANES_MAX)] = []
+    offsets: Annotated[list[Slot], msgspec.Meta(max_length=LANES_MAX)] = []
+    ciphers: Annotated[list[Cipher], msgspec.Meta(min_length=1, max_length=2)]
 
 
 class Witness(Message, frozen=True, kw_only=True, tag="witness"):
@@ -70,7 +89,7 @@ class Witness(Message, frozen=True, kw_only=True, tag="witness"):
     note: Note
 
 
-Request = Deliver | Waiting | GetPage | Begin | Fetch | Witness
+Request = Deliver | Waiting | GetPage | Begin | Fetch | OpenLanes | Witness
 
 
 class Taken(Message, frozen=True, kw_only=True, tag="taken"):
@@ -137,6 +156,15 @@ class Fetched(Message, frozen=True, kw_only=True, tag="fetched"):
     gone: Annotated[list[Gone], msgspec.Meta(max_length=GONE_MAX)]
 
 
+class LanesOpen(Message, frozen=True, kw_only=True, tag="lanes-open"):
+    """The lanes wait: with this cipher and this generation of K_lane; ``slots`` and ``offsets`` as in OpenLanes."""
+
+    slots: Annotated[list[Slot], msgspec.Meta(max_length=LANES_MAX)] = []
+    offsets: Annotated[list[Slot], msgspec.Meta(max_length=LANES_MAX)] = []
+    cipher: Cipher
+    generation: Number
+
+
 class AskProof(Message, frozen=True, kw_only=True, tag="ask-proof"):
     """Prove growth from the first of these sizes of your trail that it still holds: those I saw, newest first; none at first
     sight. ``epoch`` is that of the newest."""
@@ -160,7 +188,7 @@ class Cosigned(Message, frozen=True, kw_only=True, tag="cosigned"):
     line: Annotated[str, msgspec.Meta(max_length=1000)]
 
 
-Answer = Taken | Refused | PageOf | Nonce | Started | Pieces | Fetched | AskProof | Cosigned
+Answer = Taken | Refused | PageOf | Nonce | Started | Pieces | Fetched | LanesOpen | AskProof | Cosigned
 M = TypeVar("M")
 
 

@@ -14,6 +14,7 @@ from typing import Final
 
 UNIT_BYTES: Final = 1 << 20
 _SPARE_MAX: Final = 96
+_ZEROS_BYTES: Final = 1 << 16
 
 
 class Unit:
@@ -50,10 +51,6 @@ class Unit:
     @property
     def is_complete(self) -> bool:
         return not self._gaps
-
-    @property
-    def missing_bytes(self) -> int:
-        return sum(stop - begin for begin, stop in self._gaps)
 
 
 class Assembly:
@@ -105,18 +102,9 @@ class Assembly:
             self._spare.append(unit.buffer)
         unit.buffer = None
 
-    def forget(self, first_chunk: int, last_chunk: int) -> None:
-        """Nothing more is expected of the units that lie within these chunks."""
-        for unit in [unit for unit in self._units.values() if first_chunk <= unit.chunks[0] and unit.chunks[1] <= last_chunk]:
-            del self._units[unit.start]
-            self._starts.remove(unit.start)
-            self.give_back(unit)
-
-    @property
-    def waiting(self) -> list[Unit]:
-        """Units that are not complete, in the order of the line."""
-        return [self._units[start] for start in self._starts]
-
-    @property
-    def missing_bytes(self) -> int:
-        return sum(unit.missing_bytes for unit in self._units.values())
+    def skip(self, start: int, end: int) -> None:
+        """Bytes [start, end) do not come: zeros stand in for them, so that the rest of their units need not wait."""
+        zeros = memoryview(bytes(_ZEROS_BYTES))
+        while start < end:
+            self.put(start, zeros[: end - start])
+            start += _ZEROS_BYTES

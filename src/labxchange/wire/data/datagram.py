@@ -24,6 +24,7 @@ HEADER_BYTES: Final = 20
 TAG_BYTES: Final = 16
 OVERHEAD_BYTES: Final = HEADER_BYTES + TAG_BYTES
 LANE_ID_BYTES: Final = 6
+SECRET_BYTES: Final = 44
 BATCH_DATAGRAMS: Final = 44
 SIZES: Final = (1_200, 1_452, 1_472, 8_972)
 """Sizes of a datagram (UDP payload): what every path carries, and what full frames of 1,500 (IPv6, IPv4) and 9,000 bytes hold."""
@@ -54,11 +55,15 @@ class _Aead(Protocol):
     def decrypt_into(self, nonce: memoryview, data: memoryview, associated_data: memoryview, buf: memoryview) -> int: ...
 
 
-class LaneKey:
-    """Key and iv of one direction of one lane. Has no printable form."""
+def lane_secret(k_lane: bytes, lane: bytes, writer: Writer) -> bytes:
+    """Key (32 bytes) and iv (12) of one direction of one lane."""
+    return derive(k_lane, SECRET_BYTES, "labxchange lane v1", writer, lane)
 
-    def __init__(self, k_lane: bytes, lane: bytes, writer: Writer, cipher: Cipher) -> None:
-        secret = derive(k_lane, 44, "labxchange lane v1", writer, lane)
+
+class LaneKey:
+    """What one direction of one lane is sealed with. Has no printable form."""
+
+    def __init__(self, secret: bytes, lane: bytes, cipher: Cipher) -> None:
         self.lane = lane
         self.aead: _Aead = AESGCM(secret[:32]) if cipher == "aes-256-gcm" else ChaCha20Poly1305(secret[:32])
         self.iv = secret[32:]

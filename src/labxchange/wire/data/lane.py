@@ -16,7 +16,7 @@ The buffer of a batch that ``poll_transmit`` gave is good until the next call. S
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -45,7 +45,13 @@ TOKEN_BYTES: Final = 8
 AMPLIFICATION: Final = 3
 CHALLENGE_S: Final = 0.25
 _CHALLENGE_MAX_S: Final = 4.0
+KEEPALIVE_S: Final = 4.0
+"""A challenge so often keeps both ends, and what is between them, aware of a lane on which nothing moves."""
 ADDRESS_CHANGE_S: Final = 1.0
+
+
+Address = tuple[str, int] | tuple[str, int, int, int]
+"""As the socket gave it; compared, and given back to be sent to."""
 
 
 class Batch(NamedTuple):
@@ -53,7 +59,7 @@ class Batch(NamedTuple):
 
     data: memoryview
     size: int
-    address: Hashable = None
+    address: Address | None = None
 
 
 class Keys(NamedTuple):
@@ -70,7 +76,7 @@ class Up(NamedTuple):
 class Moved(NamedTuple):
     """The other end answered from another address."""
 
-    address: Hashable
+    address: Address | None
 
 
 class Worn(NamedTuple):
@@ -127,7 +133,7 @@ class Lane:
         slot: int,
         now: float,
         random_bytes: Callable[[int], bytes],
-        address: Hashable = None,
+        address: Address | None = None,
         proven: bool,
     ) -> None:
         self.address = address
@@ -240,7 +246,8 @@ class Lane:
                 self._replies.append((Kind.RESPONSE, token))
             elif kinds[row] == Kind.RESPONSE and token in self._tokens:
                 rtt_s = max(now - self._tokens[token], 0.0)
-                self._tokens, self._proven, self._challenge_at = {}, True, NEVER
+                self._tokens, self._proven = {}, True
+                self._challenge_at, self._challenge_gap = now + KEEPALIVE_S, CHALLENGE_S
                 self._on_answer(rtt_s)
 
     def _on_answer(self, rtt_s: float) -> None:

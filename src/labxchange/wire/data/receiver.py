@@ -8,14 +8,14 @@ for is dropped. Taking complete units out of the assembly is left to the worker.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
 
 from labxchange.wire.data.assembly import Assembly
 from labxchange.wire.data.datagram import OVERHEAD_BYTES, Kind
-from labxchange.wire.data.lane import NEVER, Batch, Failed, Keys, Lane, Opened
+from labxchange.wire.data.lane import NEVER, Address, Batch, Failed, Keys, Lane, Opened
 from labxchange.wire.data.status import MAP_BYTES_MAX, encode
 
 REPORT_MIN_S: Final = 0.002
@@ -40,7 +40,7 @@ class Receiver(Lane):
         slot: int,
         now: float,
         random_bytes: Callable[[int], bytes],
-        address: Hashable = None,
+        address: Address | None = None,
         proven: bool,
         assembly: Assembly,
     ) -> None:

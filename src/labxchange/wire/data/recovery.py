@@ -182,8 +182,7 @@ class Recovery:
         flying = self._flying(self.newest_acked + 1)
         old = self._sent_at[flying % RING] < now - LATE_ROUND_TRIPS * self.srtt_s - GRAIN_S
         gone: NDArray[np.bool_] = old | (flying <= self.newest_acked - REORDER) | (flying <= status.newest - status.span)
-        out: NDArray[np.int64] = flying[gone]
-        return out
+        return flying[np.flatnonzero(gone)]
 
     def _flying(self, end: int) -> NDArray[np.int64]:
         """Numbers in flight below ``end``, ascending; what lies before them is never looked at again."""

@@ -11,14 +11,14 @@ Which ranges may be asked for is judged before; reading is a function that is gi
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 import msgspec
 
 from labxchange.wire.data.congestion import Controller, Feedback
 from labxchange.wire.data.datagram import BATCH_BYTES, BATCH_DATAGRAMS, OVERHEAD_BYTES, SIZES, Kind
-from labxchange.wire.data.lane import NEVER, Asked, Batch, Failed, Keys, Lane, Opened
+from labxchange.wire.data.lane import NEVER, Address, Asked, Batch, Failed, Keys, Lane, Opened
 from labxchange.wire.data.recovery import GRAIN_S, LATE_ROUND_TRIPS, Recovery
 from labxchange.wire.data.status import decode
 
@@ -88,7 +88,7 @@ class Sender(Lane):
         slot: int,
         now: float,
         random_bytes: Callable[[int], bytes],
-        address: Hashable = None,
+        address: Address | None = None,
         proven: bool,
         read: Read,
         controller: Controller,

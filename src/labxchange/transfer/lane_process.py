@@ -1,0 +1,167 @@
+"""The lane workers of a node: their processes, and the messages to and from them.
+
+A worker is started with exec, never forked, when a lane first needs it, and inherits its socket of the node's one port; one that
+ended is started anew for the next lane, and what it did is told as over. Keys reach it through the pair of sockets made here.
+Which lanes are opened, and what comes of what they bring, is left to ``lanes``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+
+from labxchange.net.port_group import Slot
+from labxchange.transfer import lane_messages as messages
+
+log = logging.getLogger("labxchange")
+WORKERS_MAX = 4
+_READ_BYTES = 1 << 20
+
+OnNews = Callable[[messages.News], None]
+
+
+def worker_count() -> int:
+    """How many workers a node has here."""
+    return max(1, min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, WORKERS_MAX))
+
+
+class Worker:
+    """One worker process, seen from the node; started by the first order.
+
+    Args:
+        number: from 1; also its slot of the listening port.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.listen: Slot | None = None
+        self.jobs: dict[int, OnNews] = {}
+        self.lanes: dict[bytes, OnNews] = {}
+        self._process: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+        self._inbox = messages.Inbox()
+        self._outgoing = bytearray()
+
+    @property
+    def pid(self) -> int | None:
+        """Its process, while it runs."""
+        return self._process.pid if self._process is not None and self._process.poll() is None else None
+
+    def order(self, order: messages.Order) -> None:
+        """Tell the worker; orders are obeyed one after the other."""
+        if self._control is None:
+            self._start()
+        self._outgoing += messages.encode(order)
+        self._write()
+
+    def close(self) -> None:
+        """The worker ends when it sees its control socket closed."""
+        self._disconnect()
+        if self._process is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(2.0)
+            if self._process.poll() is None:
+                self._process.kill()
+                self._process.wait()
+            self._process = None
+
+    def _start(self) -> None:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        handed = [theirs.fileno()] + ([self.listen.socket.fileno()] if self.listen is not None else [])
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "labxchange.transfer.lane_worker", *map(str, handed)],
+                stdin=subprocess.DEVNULL,
+                cwd="/",
+                pass_fds=handed,
+            )
+        self._control = ours
+        self._inbox = messages.Inbox()
+        asyncio.get_running_loop().add_reader(ours.fileno(), self._read)
+
+    def _read(self) -> None:
+        assert self._control is not None
+        try:
+            data = self._control.recv(_READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._ended()
+            return
+        for message in self._inbox.add(data):
+            news = messages.decode_news(message)
+            tell = self.jobs.get(news.job) if hasattr(news, "job") else self.lanes.get(news.lane)
+            if tell is not None:
+                tell(news)
+
+    def _write(self) -> None:
+        if self._control is None:
+            return
+        loop = asyncio.get_running_loop()
+        try:
+            while self._outgoing:
+                count = self._control.send(self._outgoing)
+                del self._outgoing[:count]
+        except BlockingIOError:
+            loop.add_writer(self._control.fileno(), self._write)
+            return
+        except OSError:
+            self._outgoing.clear()
+        loop.remove_writer(self._control.fileno())
+
+    def _ended(self) -> None:
+        """It died: everything it did is over, and everybody hears so."""
+        self._disconnect()
+        if self._process is not None:
+            self._process.poll()
+            log.warning("lane worker %d ended (exit code %s)", self.number, self._process.returncode)
+        lanes, self.lanes = self.lanes, {}
+        jobs, self.jobs = self.jobs, {}
+        for lane, tell in lanes.items():
+            tell(messages.LaneOver(lane=lane, code="worker-ended", sentence="The process that moves the data ended."))
+        for job, tell in jobs.items():
+            tell(messages.JobClosed(job=job))
+
+    def _disconnect(self) -> None:
+        if self._control is not None:
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(self._control.fileno())
+            loop.remove_writer(self._control.fileno())
+            self._control.close()
+            self._control = None
+        self._outgoing.clear()
+
+
+class Workers:
+    """All workers of a node."""
+
+    def __init__(self, count: int) -> None:
+        self.workers = [Worker(number) for number in range(1, count + 1)]
+        self._jobs = itertools.count(1)
+
+    def next_job(self) -> int:
+        return next(self._jobs)
+
+    def listen_on(self, slots: dict[int, Slot]) -> None:
+        """The sockets of the listening port, by slot."""
+        for worker in self.workers:
+            worker.listen = slots.get(worker.number)
+
+    def least_busy(self, count: int) -> list[Worker]:
+        """Workers for that many lanes; those with the fewest lanes first."""
+        order = sorted(self.workers, key=lambda worker: (len(worker.lanes), worker.number))
+        return [order[index % len(order)] for index in range(count)]
+
+    def close(self) -> None:
+        for worker in self.workers:
+            worker.close()

@@ -1,0 +1,113 @@
+"""Bytes of the line for a lane that sends: read ahead of where it is, by a thread, a MiB at a time.
+
+A lane reads onward, and now and then a little of what it sent before; the first comes from blocks that were read ahead, the
+second straight from the file, where the system still has it. A file that is not as it was listed is told as ``Gone`` with its
+place in the line, and why is kept in ``reasons``. Whether bytes may be sent is judged by the node before they are asked for.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Final
+
+from labxchange.dataset.listing import Line, ListedFile
+from labxchange.errors import IntegrityError
+from labxchange.files.reading import SourceReader
+from labxchange.files.scan import Sources
+from labxchange.wire.data.sender import Gone
+
+BLOCK_BYTES: Final = 1 << 20
+_AGAIN_BYTES: Final = 1 << 16
+
+
+class _Block:
+    """Bytes [start, start + length) of the line; ``gone`` where a file in it could not be read."""
+
+    __slots__ = ("buffer", "end", "gone", "start")
+
+    def __init__(self, start: int, end: int) -> None:
+        self.start = start
+        self.end = end
+        self.buffer = memoryview(bytearray(end - start))
+        self.gone: Gone | None = None
+
+
+class LaneSource:
+    """``wire.data.sender.Read`` over the files of a listing."""
+
+    def __init__(self, sources: Sources, files: list[ListedFile], line: Line, threads: ThreadPoolExecutor) -> None:
+        self.reasons: dict[int, str] = {}
+        self._files = files
+        self._line = line
+        self._reader = SourceReader(sources, files)
+        self._threads = threads
+        self._ahead: Future[_Block] | None = None
+        self._ahead_start = -1
+        self._block: _Block | None = None
+        self._expected = -1
+        self._again = memoryview(bytearray(_AGAIN_BYTES))
+
+    def __call__(self, offset: int, length: int) -> memoryview:
+        block = self._block
+        if block is not None and block.start <= offset < block.end:
+            return self._of(block, offset, length)
+        if offset == self._ahead_start and self._ahead is not None:
+            if not self._ahead.done():
+                return memoryview(b"")
+            self._block = block = self._ahead.result()
+            self._look_ahead(block.end)
+            return self._of(block, offset, length)
+        if offset == self._expected or self._block is None:
+            self._look_ahead(offset)
+            self._expected = -1
+            return memoryview(b"")
+        view = self._again[: min(length, len(self._again))]
+        self._fill(offset, view)
+        self._expected = offset + len(view)
+        return view
+
+    def close(self) -> None:
+        if self._ahead is not None:
+            self._ahead.cancel()
+        self._reader.close()
+
+    def _of(self, block: _Block, offset: int, length: int) -> memoryview:
+        gone = block.gone
+        if gone is not None and offset + length > gone.start:
+            if offset >= gone.start:
+                if offset < gone.end:
+                    raise gone
+                # What lies behind a file that is gone was not read.
+                self._look_ahead(offset)
+                self._block = None
+                return memoryview(b"")
+            length = gone.start - offset
+        return block.buffer[offset - block.start : min(offset + length, block.end) - block.start]
+
+    def _look_ahead(self, start: int) -> None:
+        self._ahead_start, self._ahead = start, None
+        if start < self._line.bytes:
+            self._ahead = self._threads.submit(self._load, start, min(start + BLOCK_BYTES, self._line.bytes))
+
+    def _load(self, start: int, end: int) -> _Block:
+        block = _Block(start, end)
+        try:
+            self._fill(start, block.buffer)
+        except Gone as gone:
+            block.gone = gone
+        return block
+
+    def _fill(self, offset: int, view: memoryview) -> None:
+        """Bytes of the line; raises Gone at the first file that is not as it was listed."""
+        file = self._line.file_of(offset)
+        while view:
+            begin, end = int(self._line.offset[file]), int(self._line.offset[file + 1])
+            if offset < end:
+                count = min(len(view), end - offset)
+                try:
+                    self._reader.read_into(file, offset - begin, view[:count])
+                except IntegrityError as error:
+                    self.reasons[file] = error.code
+                    raise Gone(begin, end) from None
+                view, offset = view[count:], offset + count
+            file += 1

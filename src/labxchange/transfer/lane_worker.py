@@ -1,0 +1,426 @@
+"""A lane worker: a process that moves the bytes of many lanes, ``python -m labxchange.transfer.lane_worker CONTROL [LISTEN]``.
+
+It joins the pure lane machines to sockets and to disk. One loop runs the machines; one thread does nothing but receive into a
+ring of 32 MiB; threads read ahead, write and hash. It holds no key but those of its lanes, which came through the control socket
+(descriptor CONTROL) and are gone with it; it writes no store, no journal and no trail: complete chunks are reported to the node
+every 50 ms. LISTEN is this worker's socket of the node's one port. It ends when the node closes the control socket.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import numpy as np
+
+from labxchange.dataset.listing import Line, ListedFile
+from labxchange.errors import LabxchangeError, UnavailableError
+from labxchange.files.quarantine import Quarantine
+from labxchange.files.scan import Sources
+from labxchange.net.lane_socket import LaneSocket, open_lane
+from labxchange.transfer import lane_messages as messages
+from labxchange.transfer.lane_ring import Ring
+from labxchange.transfer.lane_sink import LaneSink, units_of
+from labxchange.transfer.lane_source import LaneSource
+from labxchange.wire.data.assembly import Assembly, Unit
+from labxchange.wire.data.congestion.fair import Fair
+from labxchange.wire.data.datagram import LaneKey, lane_of
+from labxchange.wire.data.lane import NEVER, Asked, Batch, Failed, Keys, Moved, Up, Worn
+from labxchange.wire.data.receiver import Receiver
+from labxchange.wire.data.sender import Sender
+
+REPORT_S: Final = 0.05
+STATS_S: Final = 0.2
+_BATCHES_A_TURN: Final = 16
+_ROWS_A_TURN: Final = 64
+_CONTROL_BYTES: Final = 1 << 20
+_SWITCH_S: Final = 0.0005
+"""Python's interpreter lock changes hands this often at least: the receiving thread must not wait 5 ms for it."""
+_SIZES_IPV4: Final = (1_200, 1_472, 8_972)
+_SIZES_IPV6: Final = (1_200, 1_452, 8_952)
+
+
+class _Job:
+    """A transfer at this worker: one of ``source`` and ``sink``."""
+
+    def __init__(self, job: int, line: Line) -> None:
+        self.id = job
+        self.line = line
+        self.source: LaneSource | None = None
+        self.sink: LaneSink | None = None
+        self.assembly = Assembly()
+        self.came: list[messages.Came] = []
+        self.lanes: set[bytes] = set()
+
+
+class _Lane:
+    """A lane machine with its socket."""
+
+    def __init__(self, job: _Job, machine: Sender | Receiver, sock: LaneSocket, *, own: bool, controller: Fair) -> None:
+        self.job = job
+        self.machine = machine
+        self.controller = controller
+        self.socket = sock
+        self.own = own
+        self.unsent: tuple[memoryview, Batch] | None = None
+
+
+class Worker:
+    """The loop; see the module."""
+
+    def __init__(self, control: socket.socket, listen: LaneSocket | None) -> None:
+        self._control = control
+        self._control.setblocking(False)
+        self._listen = listen
+        self._inbox = messages.Inbox()
+        self._outgoing = bytearray()
+        self._lanes: dict[bytes, _Lane] = {}
+        self._jobs: dict[int, _Job] = {}
+        self._written: deque[tuple[_Job, Unit, list[messages.Came]]] = deque()
+        self._troubles: deque[tuple[_Job, LabxchangeError]] = deque()
+        self._closed_jobs: deque[int] = deque()
+        self._readers = ThreadPoolExecutor(2, thread_name_prefix="read")
+        self._ring = Ring()
+        if listen is not None:
+            self._ring.add(listen)
+        self._report_at = self._stats_at = 0.0
+        self._over = False
+
+    # --- the loop -----------------------------------------------------------------------------------------------------
+    def run(self) -> None:
+        """Until the node closes the control socket."""
+        while not self._over:
+            self._wait()
+            self._take_orders()
+            self._take_datagrams()
+            self._take_written()
+            for lane_id in list(self._lanes):
+                self._turn(lane_id, self._lanes[lane_id])
+            self._tell()
+        self._ring.close()
+        for job in list(self._jobs.values()):
+            self._close_job(job)
+        os._exit(0)  # threads that read or write a disk that hangs are not waited for
+
+    def _wait(self) -> None:
+        now = time.monotonic()
+        due = min((self._due(lane) for lane in self._lanes.values()), default=NEVER)
+        due = min(due, self._stats_at) if self._lanes else due
+        if any(job.came for job in self._jobs.values()):
+            due = min(due, self._report_at)
+        pause = max(min(due - now, 1.0), 0.0)
+        if self._written or self._ring.has_rows:
+            pause = 0.0
+        if pause > 0.0:
+            self._ring.sleeping = True
+            # select's timeout is as fine as the clock, poll's and epoll's are whole milliseconds.
+            if not self._ring.has_rows:
+                select.select([self._control.fileno(), self._ring.wake_descriptor], [], [], pause)
+            self._ring.sleeping = False
+            self._ring.drain_wake()
+
+    def _due(self, lane: _Lane) -> float:
+        return time.monotonic() + 0.0005 if lane.unsent is not None else lane.machine.next_timer()
+
+    # --- from the node ------------------------------------------------------------------------------------------------
+    def _take_orders(self) -> None:
+        try:
+            data = self._control.recv(_CONTROL_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._over = True
+            return
+        for message in self._inbox.add(data):
+            self._obey(messages.decode_order(message))
+
+    def _obey(self, order: messages.Order) -> None:
+        match order:
+            case messages.SendJob():
+                files = [file for block in msgspec.msgpack.decode(order.listing, type=list[bytes]) for file in _files(block)]
+                job = _Job(order.job, Line(files))
+                job.source = LaneSource(msgspec.msgpack.decode(order.sources, type=Sources), files, job.line, self._readers)
+                self._jobs[order.job] = job
+            case messages.ReceiveJob():
+                self._receive_job(order)
+            case messages.OpenLane():
+                self._open_lane(order)
+            case messages.Ask():
+                self._ask(order)
+            case messages.Skip():
+                self._skip(order)
+            case messages.Cap():
+                if (lane := self._lanes.get(order.lane)) is not None:
+                    lane.controller.cap_bytes_s = order.cap_bytes_s or None
+            case messages.CloseLane():
+                self._close_lane(order.lane)
+            case messages.CloseJob():
+                if (known := self._jobs.get(order.job)) is not None:
+                    self._close_job(known)
+                self._say(messages.JobClosed(job=order.job))
+
+    def _receive_job(self, order: messages.ReceiveJob) -> None:
+        sizes = np.frombuffer(order.sizes, np.int64)
+        job = _Job(order.job, Line.of_sizes(sizes))
+        self._jobs[order.job] = job
+        try:
+            quarantine = Quarantine(Path(os.fsdecode(order.destination)), order.transfer)
+        except LabxchangeError as error:
+            self._troubles.append((job, error))
+            return
+        job.sink = LaneSink(
+            quarantine,
+            job.line,
+            written=lambda unit, came: self._on_written(job, unit, came),
+            trouble=lambda error: self._on_trouble(job, error),
+        )
+
+    def _on_written(self, job: _Job, unit: Unit, came: list[messages.Came]) -> None:
+        self._written.append((job, unit, came))
+        self._ring.wake()
+
+    def _on_trouble(self, job: _Job, error: LabxchangeError) -> None:
+        self._troubles.append((job, error))
+        self._ring.wake()
+
+    def _open_lane(self, order: messages.OpenLane) -> None:
+        job = self._jobs.get(order.job)
+        if job is None:
+            return
+        own = order.remote is not None
+        try:
+            sock = open_lane(order.remote) if order.remote is not None else self._listen
+        except UnavailableError as error:
+            self._say(messages.LaneOver(lane=order.lane, code=error.code, sentence=error.message))
+            return
+        if sock is None:
+            self._say(messages.LaneOver(lane=order.lane, code="lane-closed", sentence="This node does not listen."))
+            return
+        keys = Keys(LaneKey(order.write, order.lane, order.cipher), LaneKey(order.read, order.lane, order.cipher))
+        now = time.monotonic()
+        controller = Fair(cap_bytes_s=order.cap_bytes_s or None)
+        machine: Sender | Receiver
+        if job.source is not None:
+            machine = Sender(
+                keys,
+                slot=order.slot,
+                now=now,
+                random_bytes=os.urandom,
+                proven=own,
+                read=job.source,
+                controller=controller,
+                sizes=_SIZES_IPV6 if own and _is_ipv6(order.remote) else _SIZES_IPV4,
+            )
+        else:
+            machine = Receiver(keys, slot=order.slot, now=now, random_bytes=os.urandom, proven=own, assembly=job.assembly)
+        self._lanes[order.lane] = _Lane(job, machine, sock, own=own, controller=controller)
+        job.lanes.add(order.lane)
+        if own:
+            self._ring.add(sock)
+
+    def _ask(self, order: messages.Ask) -> None:
+        lane = self._lanes.get(order.lane)
+        if lane is None:
+            return
+        line = lane.job.line
+        if isinstance(lane.machine, Sender):
+            places = [(line.chunk_at(first), line.chunk_at(last)) for first, last in order.ranges]
+            lane.machine.ask(order.request, [(begin.offset, end.offset + end.length) for begin, end in places])
+        else:
+            for chunks in order.ranges:
+                lane.job.assembly.expect(units_of(line, chunks))
+
+    def _skip(self, order: messages.Skip) -> None:
+        """Zeros stand in for what does not come; nobody waits for its digest."""
+        lane = self._lanes.get(order.lane)
+        if lane is None:
+            return
+        for first, last in order.chunks:
+            begin, end = lane.job.line.chunk_at(first), lane.job.line.chunk_at(last)
+            lane.job.assembly.skip(begin.offset, end.offset + end.length)
+        self._take_complete(lane.job)
+
+    def _close_lane(self, lane_id: bytes) -> None:
+        lane = self._lanes.pop(lane_id, None)
+        if lane is not None:
+            lane.job.lanes.discard(lane_id)
+            if lane.own:
+                self._ring.remove(lane.socket)
+
+    def _close_job(self, job: _Job) -> None:
+        for lane_id in list(job.lanes):
+            self._close_lane(lane_id)
+        self._jobs.pop(job.id, None)
+        if job.source is not None:
+            job.source.close()
+        if job.sink is not None:
+            while job.assembly.complete:
+                job.sink.put(job.assembly.complete.popleft())
+            job.sink.close()
+            self._take_written()
+            self._tell_came(job)
+
+    # --- datagrams ----------------------------------------------------------------------------------------------------
+    def _take_datagrams(self) -> None:
+        for _ in range(_ROWS_A_TURN):
+            row = self._ring.take()
+            if row is None:
+                return
+            data, size, source = row.data, row.size, row.source
+            lane = self._lanes.get(lane_of(data))
+            if lane is not None and lane.socket is row.socket:
+                machine = lane.machine
+                machine.receive(Batch(data, size, None if lane.own else source), time.monotonic())
+                if isinstance(machine, Receiver):
+                    machine.dropped = lane.socket.drops
+                    self._take_complete(lane.job)
+            self._ring.done(row)
+
+    def _take_complete(self, job: _Job) -> None:
+        while job.assembly.complete and job.sink is not None:
+            job.sink.put(job.assembly.complete.popleft())
+
+    def _turn(self, lane_id: bytes, lane: _Lane) -> None:
+        machine, now = lane.machine, time.monotonic()
+        if lane.unsent is not None and not self._send_rest(lane):
+            return
+        if machine.next_timer() <= now:
+            machine.on_timer(now)
+            for _ in range(_BATCHES_A_TURN):
+                batch = machine.poll_transmit(now)
+                if batch is None:
+                    break
+                sent = lane.socket.send(batch.data, batch.size, batch.address)
+                if sent * batch.size < len(batch.data):
+                    rest = memoryview(bytes(batch.data[sent * batch.size :]))
+                    lane.unsent = (rest, batch)
+                    break
+                now = time.monotonic()
+        while (event := machine.next_event()) is not None:
+            self._on_event(lane_id, lane, event)
+
+    def _send_rest(self, lane: _Lane) -> bool:
+        """What the machine's buffer had no room for."""
+        assert lane.unsent is not None
+        rest, batch = lane.unsent
+        sent = lane.socket.send(rest, batch.size, batch.address)
+        rest = rest[sent * batch.size :]
+        lane.unsent = (rest, batch) if rest else None
+        return not rest
+
+    def _on_event(self, lane_id: bytes, lane: _Lane, event: Up | Moved | Worn | Failed | Asked) -> None:
+        match event:
+            case Up():
+                self._say(messages.LaneUp(lane=lane_id))
+            case Moved():
+                self._say(messages.LaneMoved(lane=lane_id, address=str(event.address)))
+            case Worn():
+                self._say(messages.LaneWorn(lane=lane_id, why=event.why))
+            case Failed():
+                self._say(messages.LaneOver(lane=lane_id, code=event.code, sentence=event.sentence))
+            case Asked():
+                source, line = lane.job.source, lane.job.line
+                assert source is not None
+                files = sorted({line.file_of(start) for start, _ in event.gone})
+                gone = [(file, source.reasons.get(file, "unreadable")) for file in files]
+                self._say(messages.Sent(lane=lane_id, request=event.request, gone=gone))
+
+    # --- to the node --------------------------------------------------------------------------------------------------
+    def _take_written(self) -> None:
+        while self._written:
+            job, unit, came = self._written.popleft()
+            job.assembly.give_back(unit)
+            job.came += came
+        while self._troubles:
+            job, error = self._troubles.popleft()
+            kind = type(error).__name__
+            self._say(messages.Trouble(job=job.id, kind=kind, code=error.code, sentence=error.message, hint=error.hint))
+
+    def _tell(self) -> None:
+        now = time.monotonic()
+        if now >= self._report_at:
+            for job in self._jobs.values():
+                self._tell_came(job)
+            self._report_at = now + REPORT_S
+        if now >= self._stats_at and self._lanes:
+            for lane_id, lane in self._lanes.items():
+                self._say(_stats(lane_id, lane))
+            self._stats_at = now + STATS_S
+        self._flush()
+
+    def _tell_came(self, job: _Job) -> None:
+        if job.came:
+            self._say(messages.Chunks(job=job.id, chunks=job.came))
+            job.came = []
+
+    def _say(self, message: messages.LaneMessage) -> None:
+        self._outgoing += messages.encode(message)
+        self._flush()
+
+    def _flush(self) -> None:
+        with contextlib.suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):
+            while self._outgoing:
+                count = self._control.send(self._outgoing)
+                del self._outgoing[:count]
+
+
+def _files(block: bytes) -> list[ListedFile]:
+    return msgspec.msgpack.decode(block, type=list[ListedFile])
+
+
+def _is_ipv6(remote: tuple[str, int] | None) -> bool:
+    return remote is not None and ":" in remote[0] and not remote[0].startswith("::ffff:")
+
+
+def _stats(lane_id: bytes, lane: _Lane) -> messages.LaneStats:
+    machine, sock = lane.machine, lane.socket
+    sending = isinstance(machine, Sender)
+    known = machine.stats() if isinstance(machine, Sender) else None
+    return messages.LaneStats(
+        lane=lane_id,
+        sending=sending,
+        rate_bytes_s=known.delivery_bytes_s if known else 0.0,
+        rtt_s=known.rtt_s if known else 0.0,
+        sent_bytes=machine.sent_bytes,
+        received_bytes=machine.received_bytes,
+        resent_bytes=known.resent_bytes if known else 0,
+        lost_packets=known.lost_packets if known else 0,
+        sent_packets=machine.sent_datagrams,
+        forged=machine.forged,
+        dropped_here=sock.drops,
+        datagram_bytes=machine.size,
+        datagrams_per_call=sock.received_datagrams / max(sock.received_calls, 1),
+        limit=known.limit if known else _receiver_limit(lane),
+    )
+
+
+def _receiver_limit(lane: _Lane) -> str:
+    backlog = lane.job.sink.backlog if lane.job.sink is not None else 0
+    return "disk" if backlog > 32 else "peer"
+
+
+def main(arguments: list[str]) -> None:
+    """Entry of the process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the node, which says when we end
+    sys.setswitchinterval(_SWITCH_S)
+    threading.current_thread().name = "lanes"
+    control = socket.socket(fileno=int(arguments[0]))
+    listen = LaneSocket(socket.socket(fileno=int(arguments[1]))) if len(arguments) > 1 else None
+    Worker(control, listen).run()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
