@@ -21,10 +21,10 @@ import errno
 import socket
 import struct
 import sys
-from typing import NamedTuple
 
 from labxchange.errors import UnavailableError
 from labxchange.net.lane_socket import join_received
+from labxchange.net.network import Slot
 
 WORKERS_MAX = 63
 _QUIC_FIXED_BIT = 0x40
@@ -36,13 +36,6 @@ _IF_ANY_BIT = 0x45
 _IF_GREATER = 0x25
 _RETURN = 0x06
 _RETURN_LOADED = 0x16
-
-
-class Slot(NamedTuple):
-    """A bound, unconnected socket, and the port on which it is reached."""
-
-    socket: socket.socket
-    port: int
 
 
 def open_group(host: str, port: int, *, workers: int, steered: bool = True) -> tuple[Slot, ...]:
