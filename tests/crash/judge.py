@@ -18,7 +18,7 @@ from sqlalchemy import select
 from labxchange.audit.verifier import Verdict, verify
 from labxchange.errors import LabxchangeError
 from labxchange.merkle import Frontier
-from labxchange.net.network import Datagrams, OnBatch, UdpAddress
+from labxchange.net.network import Datagrams, Listening, OnBatch, UdpAddress
 from labxchange.node.home import Home
 from labxchange.node.node import Node
 from labxchange.node.restoring import restore_backup
@@ -56,6 +56,9 @@ class NoNetwork:
 
     def open_udp(self, host: str, port: int, on_batch: OnBatch) -> _Port:
         return _Port((host, port or 47100))
+
+    def open_group(self, host: str, port: int, on_batch: OnBatch, *, workers: int) -> Listening:
+        return Listening(self.open_udp(host, port, on_batch), {})
 
 
 async def judge(story: Story, marks: list[dict[str, Any]]) -> None:

@@ -19,7 +19,7 @@ from labxchange.audit.verifier import Result, Verdict, verify
 from labxchange.errors import LabxchangeError
 from labxchange.identity.fingerprint import fingerprint
 from labxchange.identity.statement import parse
-from labxchange.net.network import Datagrams, OnBatch, UdpAddress
+from labxchange.net.network import Datagrams, Listening, OnBatch, UdpAddress
 from labxchange.net.simulated import SimulatedHost, SimulatedNetwork, SimulatedPort, run_virtual
 from labxchange.node.node import Node
 from labxchange.node.values import TransferInfo
@@ -47,6 +47,9 @@ class _Plug:
         opened = self._host.open_udp(host, port, lambda batch: None if self.pulled else on_batch(batch))
         self._ports.append(opened)
         return _PluggedPort(self, opened)
+
+    def open_group(self, host: str, port: int, on_batch: OnBatch, *, workers: int) -> Listening:
+        return Listening(self.open_udp(host, port, on_batch), {})
 
     def pull(self) -> None:
         self.pulled = True

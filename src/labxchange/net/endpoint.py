@@ -12,6 +12,7 @@ import asyncio
 import ipaddress
 import secrets
 from collections import Counter
+from collections.abc import Mapping
 from typing import Literal, Protocol
 
 import msgspec
@@ -34,7 +35,7 @@ from labxchange.identity.invitation import Invitation
 from labxchange.identity.keys import Identity
 from labxchange.identity.statement import Signed
 from labxchange.net.channel import Channel, Link
-from labxchange.net.network import Datagrams, Network, OnBatch, UdpAddress, UdpPort
+from labxchange.net.network import Datagrams, Network, OnBatch, Slot, UdpAddress, UdpPort
 from labxchange.net.quic import BoundedConnection, client_configuration, server_configuration
 from labxchange.wire.control import session as wire
 from labxchange.wire.control.handshake import NONCE_BYTES, Initiator, Peer, Responder, answer_rekey
@@ -139,6 +140,7 @@ class Endpoint:
         self._server = server_configuration()
         self._retry = QuicRetryTokenHandler()
         self._port: UdpPort | None = None
+        self._lane_sockets: Mapping[int, Slot] = {}
         self._links: dict[bytes, Link] = {}
         self._ids: dict[Link, set[bytes]] = {}
         self._half_open: dict[Link, bytes] = {}
@@ -150,12 +152,24 @@ class Endpoint:
 
     # what the node asks
 
-    async def listen(self, host: str, port: int) -> int:
-        """Open the listening port and return its number; raises UnavailableError ``port-unavailable``."""
+    async def listen(self, host: str, port: int, *, workers: int = 0) -> int:
+        """Open the listening port, with a socket for each lane worker, and return its number.
+
+        Raises:
+            UnavailableError: ``port-unavailable``.
+        """
         if self._port is not None:
             raise RuntimeError("an endpoint listens once")
-        self._port = self._network.open_udp(host, port, self._on_batch)
+        self._port, self._lane_sockets = self._network.open_group(host, port, self._on_batch, workers=workers)
         return self._port.address[1]
+
+    @property
+    def lane_sockets(self) -> Mapping[int, Slot]:
+        """By worker slot (from 1): the socket that every process in this slot inherits, and its port. Empty: no lanes here.
+
+        They are open from ``listen`` to ``close``, whatever becomes of a worker; in between nobody may close one.
+        """
+        return self._lane_sockets
 
     async def dial(
         self,
@@ -228,6 +242,9 @@ class Endpoint:
         if self._port is not None:
             self._port.close()
             self._port = None
+        for slot in self._lane_sockets.values():
+            slot.socket.close()
+        self._lane_sockets = {}
 
     # dialling
 

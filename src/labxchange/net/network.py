@@ -1,9 +1,13 @@
-"""What the rest of ``net`` needs of a network: UDP ports and names. ``sockets`` and ``simulated`` are the two that exist."""
+"""What the rest of ``net`` needs of a network: UDP ports, sockets for lanes, and names.
+
+``sockets`` and ``simulated`` are the two that exist.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, Protocol
 
 UdpAddress = tuple[str, int]
 """Numeric host (IPv4, or IPv6 with its zone where it is link-local) and port."""
@@ -28,6 +32,20 @@ class UdpPort(Protocol):
         ...
 
 
+class Slot(NamedTuple):
+    """A bound, unconnected socket of the listening side, and the port on which it is reached."""
+
+    socket: socket.socket
+    port: int
+
+
+class Listening(NamedTuple):
+    """The listening port, and the sockets of lane workers by slot (from 1); none where lanes cannot be offered."""
+
+    port: UdpPort
+    lanes: Mapping[int, Slot]
+
+
 class Network(Protocol):
     """A place to open UDP ports in."""
 
@@ -37,4 +55,8 @@ class Network(Protocol):
 
     def open_udp(self, host: str, port: int, on_batch: OnBatch) -> UdpPort:
         """Bind ``host`` (numeric; "" = any) and ``port`` (0 = any free one); raises UnavailableError ``port-unavailable``."""
+        ...
+
+    def open_group(self, host: str, port: int, on_batch: OnBatch, *, workers: int) -> Listening:
+        """Like ``open_udp``, with a socket for each of the workers; raises UnavailableError ``port-unavailable``."""
         ...

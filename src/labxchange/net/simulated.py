@@ -20,7 +20,7 @@ from concurrent.futures import Executor
 from typing import Any, TypeVar
 
 from labxchange.errors import UnavailableError
-from labxchange.net.network import Datagrams, OnBatch, UdpAddress
+from labxchange.net.network import Datagrams, Listening, OnBatch, UdpAddress
 
 T = TypeVar("T")
 Tap = Callable[[bytes, UdpAddress, UdpAddress], Sequence[bytes]]
@@ -137,6 +137,10 @@ class SimulatedHost:
             raise UnavailableError("port-unavailable", f"UDP port {port} is in use.")
         opened = self.ports[port] = SimulatedPort(self, port, on_batch)
         return opened
+
+    def open_group(self, host: str, port: int, on_batch: OnBatch, *, workers: int) -> Listening:
+        """Bind; workers are processes and have no place in a simulation, so no lane is offered."""
+        return Listening(self.open_udp(host, port, on_batch), {})
 
 
 class SimulatedNetwork:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import socket
+
+import pytest
+
 from labxchange.errors import RefusedError
 from labxchange.identity.card import Card
 from labxchange.identity.keys import Identity
@@ -10,6 +14,18 @@ from labxchange.net.channel import Channel, Stream
 from labxchange.net.endpoint import Endpoint
 from labxchange.net.network import Network, UdpAddress
 from tests.unit.wire.party import KINDS, Party
+
+
+def _has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
+            sock.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+ipv6 = pytest.mark.skipif(not _has_ipv6(), reason="this machine has no IPv6")
 
 
 class Node:

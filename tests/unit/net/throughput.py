@@ -1,4 +1,4 @@
-"""Sealed messages of 64 KiB over loopback between two processes: prints Mbit/s and CPU seconds of the sender.
+"""Sealed messages of 64 KiB over loopback between two processes: prints Mbit/s and CPU seconds of both sides.
 
 PYTHONPATH=src:. python tests/unit/net/throughput.py [messages]
 """
@@ -23,7 +23,9 @@ def listen(pipe: Connection) -> None:
         pipe.send(await node.endpoint.listen("127.0.0.1", 0))
         await asyncio.to_thread(pipe.recv)
         await node.endpoint.close()
+        pipe.send(time.process_time() - begun_at)
 
+    begun_at = time.process_time()
     asyncio.run(main())
 
 
@@ -48,4 +50,5 @@ if __name__ == "__main__":
     process.start()
     asyncio.run(send(ours.recv(), int(sys.argv[1]) if len(sys.argv) > 1 else 1600))
     ours.send("stop")
+    print(f"receiver's CPU {ours.recv():.2f} s")
     process.join()
