@@ -116,7 +116,6 @@ LATER = {
     Event.SHARE_CLOSED: "persistent shares",
     Event.GRANT_DELEGATED: "sub-grants",
     Event.GRANT_APPROVED: "sub-grants",
-    Event.TRANSFER_FALLBACK: "bulk lanes",
     Event.FILE_RECEIVED: "sharing before hashing ends",
     Event.FILE_LOADED: "loading of tables",
     Event.SECURITY_FORGERY: "bulk lanes",

@@ -282,6 +282,11 @@ class Line:
         begin = in_file * chunk_bytes
         return Chunk(file, in_file, int(self.offset[file]) + begin, begin, min(chunk_bytes, int(self.size[file]) - begin))
 
+    def span(self, first: int, last: int) -> int:
+        """Bytes of the chunks from ``first`` to ``last``."""
+        end = self.chunk_at(last)
+        return end.offset + end.length - self.chunk_at(first).offset
+
     def chunks_of(self, file: int) -> range:
         """Global indices of a file's chunks; empty for an empty file."""
         if not 0 <= file < self.files:

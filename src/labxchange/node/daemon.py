@@ -23,6 +23,7 @@ from labxchange.net.sockets import SocketNetwork
 from labxchange.node.home import Home
 from labxchange.node.local import application
 from labxchange.node.node import Node
+from labxchange.transfer.lane_process import worker_count
 
 LISTEN_VARIABLE = "LABXCHANGE_LISTEN"
 """Numeric address to listen on; all of the machine's when it is not set."""
@@ -78,7 +79,7 @@ async def serve(home: Home, *, host: str = "") -> None:
     Raises:
         LabxchangeError: it cannot start.
     """
-    node = Node(home, SocketNetwork(), host=host)
+    node = Node(home, SocketNetwork(), host=host, lane_workers=worker_count())
     try:
         await node.open()
         await _serve_local(home, node)

@@ -25,6 +25,7 @@ from labxchange.net.network import Network
 from labxchange.node import values
 from labxchange.node.addresses import check_address, local_addresses, with_port
 from labxchange.node.budget import Budget
+from labxchange.node.bulk import Bulk
 from labxchange.node.catalog import Catalog
 from labxchange.node.clock import Clock, elapsed_ms, utc_text, wall_ms
 from labxchange.node.contacts import Contacts
@@ -64,6 +65,7 @@ class Node(Verbs):
     Args:
         network: where UDP ports are opened.
         host: numeric address to listen on; empty: all.
+        lane_workers: processes that move bulk data; 0: all of it goes over QUIC.
         argon: cost of the passphrase slot; lower only in tests.
     """
 
@@ -73,6 +75,7 @@ class Node(Verbs):
         network: Network,
         *,
         host: str = "",
+        lane_workers: int = 0,
         wall: Callable[[], int] = wall_ms,
         elapsed: Callable[[], int] = elapsed_ms,
         random_bytes: Callable[[int], bytes] = secrets.token_bytes,
@@ -102,8 +105,10 @@ class Node(Verbs):
         self.witnessing = Witnessing(core, self.contacts, self.budget)
         self.grants = Grants(core, self.contacts, wake=self._wake, judge=self._judge_grant)
         self.shares = Shares(core, self.contacts, self.catalog, self.grants, wake=self._wake)
+        self.bulk = Bulk(core, lane_workers, entry=self.receipts.entry)
+        self._lane_workers = lane_workers
         self.receiving = Receiving(
-            core, self.contacts, self.catalog, self.inbox, self.receipts, connect=self._connect, wake=self._wake
+            core, self.contacts, self.catalog, self.inbox, self.receipts, self.bulk, connect=self._connect, wake=self._wake
         )
         self.taking = Taking(
             core,
@@ -123,6 +128,7 @@ class Node(Verbs):
             self.shares,
             self.witnessing,
             budget=self.budget,
+            bulk=self.bulk,
             take=self.taking.take,
             ready=self._peer_ready,
         )
@@ -317,6 +323,7 @@ class Node(Verbs):
             self._trouble = f"{error.message} Others cannot reach this node; it tries again by itself."
             return
         self._trouble = ""
+        self.bulk.listening(self.peers.endpoint, self._port)
         with self.core.database.begin() as tx:
             settings.put(tx, "port", str(self._port).encode())
             settings.put(tx, _CLEAN, b"0")  # also in the run that made the identity
@@ -325,11 +332,11 @@ class Node(Verbs):
     async def _open_port(self, port: int) -> int:
         """The port that was set or kept; the default one at first, or any free one."""
         try:
-            return await self.peers.endpoint.listen(self._host, port or DEFAULT_PORT)
+            return await self.peers.endpoint.listen(self._host, port or DEFAULT_PORT, workers=self._lane_workers)
         except UnavailableError:
             if port:
                 raise
-            return await self.peers.endpoint.listen(self._host, 0)
+            return await self.peers.endpoint.listen(self._host, 0, workers=self._lane_workers)
 
     def _note_version(self) -> None:
         """Write down that the software is not the one that ran before."""
@@ -349,6 +356,7 @@ class Node(Verbs):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.receiving.close()
+        self.bulk.close()
         await self.peers.close()  # first: whoever waits for the hashing to end hears that the node stops
         await self.shares.close()
         self.denials.flush()

@@ -39,7 +39,6 @@ from labxchange.transfer.intervals import Interval, count
 
 _RECEIPTS_MAX = 32
 """Two for each attempt that ended; what an attempt left damaged can be fetched again."""
-CIPHER = "AES-256-GCM under X25519+ML-KEM-768, in QUIC (TLS 1.3)"
 _CHECKS = (
     "listing: signature of the sender, names, sizes",
     "manifest: signature of the sender, root over all files",
@@ -89,6 +88,7 @@ class Receipts:
         loaded: Loaded,
         findings: Sequence[Finding],
         *,
+        path: Path,
         also: Sequence[Entry] = (),
         lasting: list[Interval] | None = None,
     ) -> None:
@@ -128,7 +128,7 @@ class Receipts:
                 finished=now,
                 started_local=local_text(row.started_ms),
                 finished_local=local_text(now),
-                path=Path(route="direct", relay="", plane="quic-stream", plane_reason="", cipher=CIPHER),
+                path=path,
                 software=SOFTWARE,
             )
             for level, verdict in (

@@ -32,22 +32,23 @@ from labxchange.files.disk_errors import mapped
 from labxchange.files.quarantine import Quarantine, Release
 from labxchange.identity.statement import parse
 from labxchange.net.channel import Channel
+from labxchange.node.bulk import Bulk
 from labxchange.node.catalog import Catalog, Loaded
 from labxchange.node.contacts import Contacts
 from labxchange.node.core import Core
 from labxchange.node.inbox import Inbox
 from labxchange.node.receipts import Receipts
-from labxchange.node.refusals import Stated, raise_refused, refused
+from labxchange.node.refusals import Stated, raise_refused
 from labxchange.node.serving import possession_proof
 from labxchange.settings import ANSWER_S, PROGRESS_BYTES, PROGRESS_PERCENT, RETRY_FIRST_S, RETRY_LAST_S
 from labxchange.sharing.exchange import Accept, Cut, Progress
+from labxchange.sharing.exchange import Path as Travelled
 from labxchange.store import shares as rows
 from labxchange.store import statements, transfers
 from labxchange.store.shares import GrantRow, ShareRow
 from labxchange.store.transfers import State, TransferRow
 from labxchange.transfer.intervals import Interval, count
 from labxchange.transfer.receive import Download
-from labxchange.transfer.streams import Streams
 from labxchange.wire.control.messages import (
     Accepting,
     Begin,
@@ -111,6 +112,7 @@ class Receiving:
         catalog: Catalog,
         inbox: Inbox,
         receipts: Receipts,
+        bulk: Bulk,
         *,
         connect: Callable[[str], Awaitable[Channel]],
         wake: Callable[[str], None],
@@ -120,6 +122,7 @@ class Receiving:
         self._catalog = catalog
         self._inbox = inbox
         self._receipts = receipts
+        self._bulk = bulk
         self._connect = connect
         self.wake = wake
         self._running: dict[str, _Running] = {}
@@ -537,39 +540,40 @@ class Receiving:
             running.download = download
             running.samples.clear()
         self._sample(row.transfer)
-        streams = Streams(
-            row.transfer,
-            channel,
-            line=loaded.line,
-            chunk_digests=loaded.chunk_digests,
-            quarantine=quarantine,
-            refused=refused,
-        )
-        await download.run(streams)
+        fetching, path = await self._bulk.fetching(channel, row, loaded, quarantine)
+        trouble: BaseException | None = None
+        try:
+            await download.run(fetching)
+        except BaseException as error:
+            trouble = error
+            raise
+        finally:
+            await self._bulk.fetched(row.transfer, row.peer, fetching, error=trouble)
         journal.finish(download.done_bytes)
         if not download.findings:
             await asyncio.to_thread(quarantine.discard)  # nothing is in it any more
         row = self._own(row.transfer)
         if row.state != "running":
             return
-        self._finish(row, share, loaded, download)
+        self._finish(row, share, loaded, download, path)
         if download.findings:
             await asyncio.to_thread(lambda: quarantine.discard(keep=download.unplaced))
         self._core.notices.publish("transfer", row.transfer)
         self.wake(row.peer)
 
-    def _finish(self, row: TransferRow, share: ShareRow, loaded: Loaded, download: Download) -> None:
+    def _finish(self, row: TransferRow, share: ShareRow, loaded: Loaded, download: Download, path: Travelled) -> None:
         """Receipts and report; with findings also what of the journal does not last, so that a resume fetches it again."""
         findings = list(download.findings.values())
         if not findings:
-            self._receipts.sign(row, share, loaded, findings)
+            self._receipts.sign(row, share, loaded, findings, path=path)
             return
         lasting, size = download.lasting()
         entries = []
         if size < row.done_bytes:
             details: dict[str, str | int] = {"bytes": row.done_bytes - size}
             entries.append(self.entry(Event.FILE_DELETED, row, object_type="file", reason_code="not-intact", details=details))
-        self._receipts.sign(replace(row, done_bytes=size), share, loaded, findings, also=entries, lasting=lasting)
+        fresh = replace(row, done_bytes=size)
+        self._receipts.sign(fresh, share, loaded, findings, path=path, also=entries, lasting=lasting)
 
     def _sample(self, transfer: str) -> None:
         running = self._running.get(transfer)

@@ -23,6 +23,7 @@ from labxchange.identity.card import parse_card
 from labxchange.identity.statement import Signed, parse
 from labxchange.net.channel import Channel, Stream
 from labxchange.node.budget import Budget, cost
+from labxchange.node.bulk import Bulk
 from labxchange.node.catalog import Catalog, Loaded, whole_files
 from labxchange.node.contacts import Contacts
 from labxchange.node.core import Core
@@ -40,15 +41,20 @@ from labxchange.store.people import Contact
 from labxchange.store.shares import GrantRow, ShareRow
 from labxchange.store.transfers import TransferRow
 from labxchange.transfer.intervals import count
+from labxchange.transfer.lanes import SendingLanes
 from labxchange.transfer.send import Source, checked_intervals, send_chunks
 from labxchange.wire.control import messages
 from labxchange.wire.control.messages import (
+    GONE_MAX,
     Accepting,
     Begin,
     Deliver,
     Fetch,
+    Fetched,
     GetPage,
+    Gone,
     Nonce,
+    OpenLanes,
     PageOf,
     Refused,
     Started,
@@ -83,6 +89,7 @@ class Active(msgspec.Struct, kw_only=True):
     origin: Origin
     gone: dict[int, str] = {}
     tasks: set[asyncio.Task[object]] = set()
+    lanes: list[SendingLanes] = []
     sent_bytes: int = 0
     noted: int = 0
     told: int = 0
@@ -113,11 +120,13 @@ class Serving:
         witnessing: Witnessing,
         *,
         budget: Budget,
+        bulk: Bulk,
         take: Callable[[str, bytes], list[bytes]],
         ready: Callable[[str, int], None],
     ) -> None:
         self._core = core
         self._budget = budget
+        self._bulk = bulk
         self._contacts = contacts
         self._denials = denials
         self._catalog = catalog
@@ -187,6 +196,8 @@ class Serving:
                 await self._begin(channel, stream, row, request)
             case Fetch():
                 await self._fetch(stream, row, request)
+            case OpenLanes():
+                await self._open_lanes(channel, stream, row, request)
 
     async def _refuse(self, stream: Stream, error: LabxchangeError, key: str, request: str) -> None:
         self._denials.note(error.code, key)
@@ -417,6 +428,9 @@ class Serving:
         try:
             self._permit(row, active)
             self._note(active, request)
+            if request.lane:
+                await self._fetch_over_lane(stream, active, request)
+                return
             await send_chunks(
                 stream,
                 source,
@@ -439,6 +453,42 @@ class Serving:
             source.close()
             if len(active.gone) > active.told:
                 self._name_gone(active)
+
+    async def _fetch_over_lane(self, stream: Stream, active: Active, request: Fetch) -> None:
+        lanes = next((lanes for lanes in active.lanes if lanes.has(request.lane)), None)
+        if lanes is None:
+            raise RefusedError("lane-closed", "The lane is not open.")
+        gone = await lanes.send(request.lane, request.chunks)
+        self._permit_quickly(active)
+        line = active.loaded.line
+        self._count(active, sum(line.span(first, last) for first, last in request.chunks))
+        for file, reason in gone:
+            active.gone.setdefault(file, reason)
+        await stream.send(encode(Fetched(gone=[Gone(file, reason) for file, reason in gone[:GONE_MAX]])), end=True)
+
+    async def _open_lanes(self, channel: Channel, stream: Stream, row: Contact, request: OpenLanes) -> None:
+        """Open as long as the recipient keeps the stream open and the transfer may go on."""
+        active = self._running(row.key, request.transfer)
+        if active is None:
+            raise RefusedError("transfer-unknown", "This transfer is not running.", hint="Resume it.")
+        task = asyncio.current_task()
+        assert task is not None
+        active.tasks.add(task)
+        try:
+            self._permit(row, active)
+            await self._bulk.serve(
+                channel, stream, request, loaded=active.loaded, sources=active.origin.sources, opened=active.lanes
+            )
+        except _NotPermitted as error:
+            cut = self._end(active, error.code)
+            await stream.send(encode(Refused(statement=cut.envelope)), end=True)
+        except asyncio.CancelledError:
+            if active.cut is None and not active.stopped:
+                raise
+            stream.reset()
+        finally:
+            active.tasks.discard(task)
+            active.used = asyncio.get_running_loop().time()
 
     def _note(self, active: Active, request: Fetch) -> None:
         """Write down what will be sent, in few rows however often it is asked for."""
@@ -514,6 +564,8 @@ class Serving:
 
     def _stop(self, active: Active) -> None:
         active.stopped = True
+        for lanes in active.lanes:
+            lanes.close()
         for task in list(active.tasks):
             task.cancel()
 
@@ -572,6 +624,8 @@ class Serving:
 
     def _end(self, active: Active, code: str) -> Signed[Cut]:
         """End a transfer that is fetched from."""
+        for lanes in active.lanes:
+            lanes.close()
         if active.cut is None:
             active.cut, active.row = self._cut(active.row, active.loaded, code)
             if self._active.get(active.row.transfer) is active:

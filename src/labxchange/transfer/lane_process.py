@@ -15,9 +15,9 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from labxchange.net.port_group import Slot
+from labxchange.net.network import Slot
 from labxchange.transfer import lane_messages as messages
 
 log = logging.getLogger("labxchange")
@@ -42,6 +42,7 @@ class Worker:
     def __init__(self, number: int) -> None:
         self.number = number
         self.listen: Slot | None = None
+        self.offset = 0
         self.jobs: dict[int, OnNews] = {}
         self.lanes: dict[bytes, OnNews] = {}
         self._process: subprocess.Popen[bytes] | None = None
@@ -152,10 +153,11 @@ class Workers:
     def next_job(self) -> int:
         return next(self._jobs)
 
-    def listen_on(self, slots: dict[int, Slot]) -> None:
-        """The sockets of the listening port, by slot."""
+    def listen_on(self, slots: Mapping[int, Slot], port: int) -> None:
+        """The sockets of the listening port, by slot; ``port`` is that of QUIC."""
         for worker in self.workers:
             worker.listen = slots.get(worker.number)
+            worker.offset = worker.listen.port - port if worker.listen is not None else 0
 
     def least_busy(self, count: int) -> list[Worker]:
         """Workers for that many lanes; those with the fewest lanes first."""

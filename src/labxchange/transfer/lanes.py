@@ -29,9 +29,11 @@ from labxchange.wire.control.messages import (
     GONE_MAX,
     Fetch,
     Fetched,
+    LaneRate,
     LanesOpen,
     OpenLanes,
     Refused,
+    decode,
     decode_answer,
     encode,
 )
@@ -40,6 +42,7 @@ from labxchange.wire.data.datagram import LANE_ID_BYTES, Cipher, Writer, lane_se
 UP_S: Final = 5.0
 """How long the first word over a lane may take: several tries over the slowest paths."""
 STALL_S: Final = 30.0
+CLOSE_S: Final = 5.0
 CIPHERS: Final[tuple[Cipher, ...]] = ("aes-256-gcm", "chacha20-poly1305")
 
 
@@ -53,6 +56,7 @@ class Leg:
         self.asked = 0
         self.is_up = False
         self.is_worn = False
+        self.is_closed = False
         self.over: LabxchangeError | None = None
         self.stats: messages.LaneStats | None = None
 
@@ -87,7 +91,7 @@ def _places(legs: Sequence[Leg], channel: Channel) -> tuple[list[int], list[int]
         if leg.worker.listen is None:
             raise UnavailableError("no-lane-port", "This node has no port for lanes.")
         slots.append(leg.worker.number)
-        offsets.append(leg.worker.listen.offset)
+        offsets.append(leg.worker.offset)
     return slots, offsets
 
 
@@ -134,6 +138,7 @@ class LaneFetching:
         *,
         workers: Workers,
         count: int,
+        rate_bytes_s: int,
         random_bytes: Callable[[int], bytes],
         line: Line,
         chunk_digests: bytes | bytearray | memoryview,
@@ -148,6 +153,7 @@ class LaneFetching:
         self._channel = channel
         self._workers = workers
         self._count = count
+        self._rate_bytes_s = rate_bytes_s
         self._random_bytes = random_bytes
         self._line = line
         self._digests = memoryview(chunk_digests)
@@ -160,6 +166,7 @@ class LaneFetching:
         self._trouble: LabxchangeError | None = None
         self._changed = asyncio.Event()
         self._received = 0
+        self._closing = False
         quarantine.written_elsewhere = True
 
     # --- opening ------------------------------------------------------------------------------------------------------
@@ -182,6 +189,7 @@ class LaneFetching:
             slots=slots,
             offsets=offsets,
             ciphers=list(self._ciphers),
+            rate_bytes_s=self._rate_bytes_s,
         )
         stream = await self._channel.open()
         self._control.append(stream)
@@ -247,12 +255,19 @@ class LaneFetching:
                 kind = {"InputError": InputError, "RefusedError": InputError}.get(news.kind, UnavailableError)
                 self._trouble = kind(news.code, news.sentence, hint=news.hint)
             case messages.JobClosed():
-                self._trouble = self._trouble or UnavailableError("worker-ended", "The process that moves the data ended.")
+                self._on_closed(news.job)
             case _:
                 pass
         self._changed.set()
         if not isinstance(news, messages.LaneStats):
             self._touch()
+
+    def _on_closed(self, job: int) -> None:
+        leg = next(leg for leg in self.legs if leg.job == job)
+        leg.is_closed = True
+        leg.worker.jobs.pop(job, None)
+        if not self._closing:
+            self._trouble = self._trouble or UnavailableError("worker-ended", "The process that moves the data ended.")
 
     def _touch(self) -> None:
         for request in self._requests.values():
@@ -277,6 +292,7 @@ class LaneFetching:
             ended.setdefault(request, []).append(Ended(came.chunk, place.length, wrong, record))
         for request, done in ended.items():
             request.sink.done(done)
+            request.moved.set()
 
     # --- fetching -----------------------------------------------------------------------------------------------------
     async def fetch(self, asked: list[Interval], sink: Sink) -> None:
@@ -345,17 +361,36 @@ class LaneFetching:
             request.leg.worker.order(messages.Skip(lane=request.leg.lane, chunks=skipped))
             request.sink.gone(answer.gone)
 
+    async def set_rate(self, rate_bytes_s: int) -> None:
+        """Have the sender send no faster; 0 is no limit."""
+        self._rate_bytes_s = rate_bytes_s
+        for stream in self._control:
+            await stream.send(encode(LaneRate(rate_bytes_s=rate_bytes_s)))
+
     def _check(self) -> None:
         if self._trouble is not None:
             raise self._trouble
 
     def close(self) -> None:
+        """Nothing more is taken; what came whole is still written."""
+        self._closing = True
         for leg in self.legs:
             leg.worker.lanes.pop(leg.lane, None)
-            if leg.worker.jobs.pop(leg.job, None) is not None:
+            if leg.job in leg.worker.jobs:
                 leg.worker.order(messages.CloseJob(job=leg.job))
+            else:
+                leg.is_closed = True
         for stream in self._control:
             stream.close()
+        self._control.clear()
+
+    async def closed(self) -> None:
+        """After ``close``: until nothing is written any more."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_S):
+                while not all(leg.is_closed for leg in self.legs):
+                    self._changed.clear()
+                    await self._changed.wait()
 
 
 class SendingLanes:
@@ -363,21 +398,22 @@ class SendingLanes:
 
     def __init__(self, *, workers: Workers, channel: Channel, line: Line, sources: bytes, listing: bytes) -> None:
         self.legs: list[Leg] = []
+        self._peer_rate = 0
+        self._own_rate = 0
         self._workers = workers
         self._channel = channel
         self._line = line
         self._sources = sources
         self._listing = listing
-        self._cap_bytes_s = 0.0
         self._requests: dict[int, asyncio.Future[list[tuple[int, str]]]] = {}
 
-    def open(self, request: OpenLanes, *, cipher: Cipher, cap_bytes_s: float) -> LanesOpen:
+    def open(self, request: OpenLanes, *, cipher: Cipher, own_rate_bytes_s: int) -> LanesOpen:
         """Make ready for the lanes that were asked for.
 
         Raises:
             UnavailableError: ``no-lane-port``. PeerError: ``malformed-message``.
         """
-        self._cap_bytes_s = cap_bytes_s
+        self._own_rate, self._peer_rate = own_rate_bytes_s, request.rate_bytes_s
         workers = self._workers.least_busy(len(request.lanes))
         legs = [Leg(worker, 0, lane) for worker, lane in zip(workers, request.lanes, strict=True)]
         slots, offsets = _places(legs, self._channel)
@@ -390,7 +426,7 @@ class SendingLanes:
                 leg.worker.order(messages.SendJob(job=jobs[leg.worker], sources=self._sources, listing=self._listing))
             leg.job = jobs[leg.worker]
             leg.worker.lanes[leg.lane] = self._on_news
-            cap = cap_bytes_s / len(legs)
+            cap = self._rate() / len(legs)
             leg.worker.order(_open_order(leg, self._channel, cipher=cipher, slot=slot, remote=remote, cap_bytes_s=cap))
         self.legs = legs
         return LanesOpen(slots=slots, offsets=offsets, cipher=cipher, generation=self._channel.generation)
@@ -408,17 +444,32 @@ class SendingLanes:
         if leg.over is not None:
             raise leg.over
         number = self._workers.next_job()
-        future = self._requests[number] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[list[tuple[int, str]]] = asyncio.get_running_loop().create_future()
+        self._requests[number] = future
         leg.worker.order(messages.Ask(lane=lane, request=number, ranges=list(asked)))
         try:
             return await future
         finally:
             self._requests.pop(number, None)
 
-    def set_cap(self, cap_bytes_s: float) -> None:
-        """At most so much over all lanes from now on; 0 is no limit."""
+    async def follow(self, stream: Stream) -> None:
+        """Until the recipient ends the stream; meanwhile they may change the rate."""
+        while (data := await stream.receive()) is not None:
+            self._peer_rate = decode(data, LaneRate).rate_bytes_s
+            self._set_caps()
+
+    def set_own_rate(self, rate_bytes_s: int) -> None:
+        """Send no faster over all these lanes from now on; 0 is no limit."""
+        self._own_rate = rate_bytes_s
+        self._set_caps()
+
+    def _rate(self) -> int:
+        """The lower of what the two sides want."""
+        return min((rate for rate in (self._own_rate, self._peer_rate) if rate), default=0)
+
+    def _set_caps(self) -> None:
         for leg in self.legs:
-            leg.worker.order(messages.Cap(lane=leg.lane, cap_bytes_s=cap_bytes_s / len(self.legs)))
+            leg.worker.order(messages.Cap(lane=leg.lane, cap_bytes_s=self._rate() / len(self.legs)))
 
     def _on_news(self, news: messages.News) -> None:
         match news:

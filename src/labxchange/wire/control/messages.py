@@ -74,13 +74,20 @@ class Fetch(Message, frozen=True, kw_only=True, tag="fetch"):
 class OpenLanes(Message, frozen=True, kw_only=True, tag="open-lanes"):
     """Open these lanes for a transfer; ids are never used twice. ``slots`` and ``offsets`` say where the asking side's workers
     listen, when it is the one that was dialled: the slot, and what its port is above that of QUIC. Answer: LanesOpen or Refused.
-    The stream stays open as long as the lanes: who asked ends it."""
+    The stream stays open as long as the lanes: who asked ends it. ``rate_bytes_s`` as in LaneRate."""
 
     transfer: Id
     lanes: Annotated[list[Lane], msgspec.Meta(min_length=1, max_length=LANES_MAX)]
     slots: Annotated[list[Slot], msgspec.Meta(max_length=LANES_MAX)] = []
     offsets: Annotated[list[Slot], msgspec.Meta(max_length=LANES_MAX)] = []
     ciphers: Annotated[list[Cipher], msgspec.Meta(min_length=1, max_length=2)]
+    rate_bytes_s: Number = 0
+
+
+class LaneRate(Message, frozen=True, kw_only=True, tag="lane-rate"):
+    """On the stream of OpenLanes, when the asking side likes: send no faster than this over all these lanes; 0 is no limit."""
+
+    rate_bytes_s: Number
 
 
 class Witness(Message, frozen=True, kw_only=True, tag="witness"):

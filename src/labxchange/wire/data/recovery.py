@@ -181,8 +181,9 @@ class Recovery:
         """Packets in flight that will not come any more."""
         flying = self._flying(self.newest_acked + 1)
         old = self._sent_at[flying % RING] < now - LATE_ROUND_TRIPS * self.srtt_s - GRAIN_S
-        gone: NDArray[np.bool_] = old | (flying <= self.newest_acked - REORDER) | (flying <= status.newest - status.span)
-        return flying[np.flatnonzero(gone)]
+        behind = max(self.newest_acked - REORDER, status.newest - status.span)
+        lost = np.flatnonzero(old | (flying <= behind))
+        return np.asarray(flying[lost], np.int64)
 
     def _flying(self, end: int) -> NDArray[np.int64]:
         """Numbers in flight below ``end``, ascending; what lies before them is never looked at again."""
