@@ -187,8 +187,8 @@ class Recovery:
 
     def _flying(self, end: int) -> NDArray[np.int64]:
         """Numbers in flight below ``end``, ascending; what lies before them is never looked at again."""
-        numbers = np.arange(self._low, end)
-        flying = numbers[self._state[numbers % RING] == _FLYING]
+        numbers: NDArray[np.int64] = np.arange(self._low, end)
+        flying: NDArray[np.int64] = numbers[self._state[numbers % RING] == _FLYING]
         self._low = int(flying[0]) if len(flying) else max(self._low, end)
         return flying
 
