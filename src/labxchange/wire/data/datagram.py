@@ -25,6 +25,7 @@ TAG_BYTES: Final = 16
 OVERHEAD_BYTES: Final = HEADER_BYTES + TAG_BYTES
 LANE_ID_BYTES: Final = 6
 SECRET_BYTES: Final = 44
+NONCE_BYTES: Final = 12
 BATCH_DATAGRAMS: Final = 44
 SIZES: Final = (1_200, 1_452, 1_472, 8_972)
 """Sizes of a datagram (UDP payload): what every path carries, and what full frames of 1,500 (IPv6, IPv4) and 9,000 bytes hold."""
@@ -36,6 +37,7 @@ Cipher = Literal["aes-256-gcm", "chacha20-poly1305"]
 Writer = Literal["I", "R"]
 
 HEADER: Final = np.dtype([("slot", "u1"), ("kind", "u1"), ("lane", "u1", 6), ("number", ">u4"), ("offset", ">u8")])
+_SIZES_KEPT: Final = 8
 _ROWS: Final = np.arange(BATCH_DATAGRAMS, dtype=np.int64)
 
 
@@ -75,16 +77,16 @@ class _Nonces:
     def __init__(self, iv: bytes) -> None:
         self._array = np.frombuffer(bytearray(iv * BATCH_DATAGRAMS), ">u4").reshape(BATCH_DATAGRAMS, 3)
         self._tail = int.from_bytes(iv[8:], "big")
-        self._view = self._array.data.cast("B")
+        self.view = self._array.data.cast("B")
 
     def of(self, numbers: NDArray[np.int64]) -> memoryview:
-        """12 bytes for each number."""
+        """12 bytes for each number, one after the other."""
         self._array[: len(numbers), 2] = numbers ^ self._tail
-        return self._view
+        return self.view
 
 
 class Sealer:
-    """Seals batches of one lane and direction. The caller never gives a packet number twice."""
+    """Seals batches of one lane and direction, into a buffer of its own. The caller never gives a packet number twice."""
 
     def __init__(self, key: LaneKey, *, slot: int) -> None:
         self._aead = key.aead
@@ -93,10 +95,14 @@ class Sealer:
         self._headers["slot"] = slot
         self._headers["lane"] = np.frombuffer(key.lane, np.uint8)
         self._bytes = self._headers.view(np.uint8).reshape(BATCH_DATAGRAMS, HEADER_BYTES)
+        self._out = memoryview(bytearray(BATCH_BYTES + SIZE_MAX))
+        self._array = np.frombuffer(self._out, np.uint8)
+        self._places: dict[int, list[tuple[memoryview, memoryview, memoryview]]] = {}
 
-    def seal(self, payload: memoryview, *, kind: Kind, number: int, offset: int, size: int, out: memoryview) -> int:
-        """Cut ``payload``, which begins at ``offset`` of the line, into datagrams of at most ``size`` bytes, at most 44, with the
-        packet numbers from ``number`` on, and write them to ``out`` one after the other. Returns their bytes together."""
+    def seal(self, payload: memoryview, *, kind: Kind, number: int, offset: int, size: int) -> memoryview:
+        """Cut ``payload``, which begins at ``offset`` of the line, into datagrams of at most ``size`` bytes, at most 44 and
+        together at most 65,000 bytes, with the packet numbers from ``number`` on. They lie one after the other in what is
+        returned, which is good until the next call."""
         length, room = len(payload), size - OVERHEAD_BYTES
         count = max(1, -(-length // room))
         headers, rows = self._headers, _ROWS[:count]
@@ -104,53 +110,79 @@ class Sealer:
         headers["number"][:count] = rows + number
         headers["offset"][:count] = rows * room + offset
         nonces, encrypt = self._nonces.of(rows + number), self._aead.encrypt_into
-        total = length + count * OVERHEAD_BYTES
         whole = count if length == count * room else count - 1
-        target = np.frombuffer(out, np.uint8)
-        if whole:
-            target[: whole * size].reshape(whole, size)[:, :HEADER_BYTES] = self._bytes[:whole]
+        self._array[: whole * size].reshape(whole, size)[:, :HEADER_BYTES] = self._bytes[:whole]
+        start = 0
+        for nonce, head, body in self._places_of(size)[:whole]:
+            encrypt(nonce, payload[start : start + room], head, body)
+            start += room
+        end = whole * size
         if whole < count:
-            target[whole * size : whole * size + HEADER_BYTES] = self._bytes[whole]
-        position, start, nonce = 0, 0, 0
-        for _ in range(count):
-            body = position + HEADER_BYTES
-            piece = payload[start : start + room]
-            end = body + len(piece) + TAG_BYTES
-            encrypt(nonces[nonce : nonce + 12], piece, out[position:body], out[body:end])
-            position, start, nonce = end, start + room, nonce + 12
-        return total
+            self._array[end : end + HEADER_BYTES] = self._bytes[whole]
+            body_at, nonce_at = end + HEADER_BYTES, whole * NONCE_BYTES
+            begin, end = end, body_at + length - start + TAG_BYTES
+            nonce = nonces[nonce_at : nonce_at + NONCE_BYTES]
+            encrypt(nonce, payload[start:], self._out[begin:body_at], self._out[body_at:end])
+        return self._out[:end]
+
+    def _places_of(self, size: int) -> list[tuple[memoryview, memoryview, memoryview]]:
+        """Where nonce, header and body of each whole datagram lie; cut once a size, as cutting costs a tenth of sealing."""
+        known = self._places.get(size)
+        if known is None:
+            known = self._places[size] = []
+            for row in range(min(BATCH_DATAGRAMS, len(self._out) // size)):
+                begin, nonce_at = row * size, row * NONCE_BYTES
+                body = begin + HEADER_BYTES
+                nonce = self._nonces.view[nonce_at : nonce_at + NONCE_BYTES]
+                known.append((nonce, self._out[begin:body], self._out[body : begin + size]))
+        return known
 
 
 class Opener:
-    """Opens datagrams of one lane and direction. Which numbers may be opened is the caller's to judge before."""
+    """Opens datagrams of one lane and direction, into a buffer of its own. Which numbers may be opened is judged before."""
 
     def __init__(self, key: LaneKey) -> None:
         self._aead = key.aead
         self._nonces = _Nonces(key.iv)
+        self._out = memoryview(bytearray(BATCH_DATAGRAMS * SIZE_MAX))
+        self._places: dict[int, list[tuple[memoryview, memoryview]]] = {}
 
     def open(
-        self, batch: memoryview, *, size: int, rows: NDArray[np.int64], numbers: NDArray[np.int64], out: memoryview
-    ) -> NDArray[np.bool_]:
+        self, batch: memoryview, *, size: int, rows: NDArray[np.int64], numbers: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], memoryview]:
         """Open the datagrams ``rows``, at most 44, with ``numbers`` of a batch of datagrams of ``size`` bytes (the last may be
-        shorter) and write the payload of row r to ``out[r * (size - 36):]``. Returns which are authentic, in the order of
-        ``rows``; where one is not, what is in its place of ``out`` is worthless."""
-        nonces, decrypt, room = self._nonces.of(numbers), self._aead.decrypt_into, size - OVERHEAD_BYTES
-        good = np.ones(len(rows), np.bool_)
-        end, nonce = len(batch), 0
-        for index, row in enumerate(rows.tolist()):
+        shorter). Returns those of ``rows`` that are authentic, and a buffer, good until the next call, in which the payload of
+        row r begins at ``r * (size - 36)``; where a row is not authentic, what is in its place is worthless."""
+        self._nonces.of(numbers)
+        decrypt, places = self._aead.decrypt_into, self._places_of(size)
+        forged: list[int] = []
+        for (nonce, _), row in zip(places, rows.tolist(), strict=False):
             begin = row * size
-            body, stop, place = begin + HEADER_BYTES, min(begin + size, end), row * room
+            body, cipher = begin + HEADER_BYTES, batch[begin + HEADER_BYTES : begin + size]
+            out = places[row][1]
+            if len(cipher) < size - HEADER_BYTES:
+                out = out[: len(cipher) - TAG_BYTES]
             try:
-                decrypt(
-                    nonces[nonce : nonce + 12],
-                    batch[body:stop],
-                    batch[begin:body],
-                    out[place : place + stop - body - TAG_BYTES],
-                )
+                decrypt(nonce, cipher, batch[begin:body], out)
             except InvalidTag:
-                good[index] = False
-            nonce += 12
-        return good
+                forged.append(row)
+        return (rows[~np.isin(rows, forged)] if forged else rows), self._out
+
+    def _places_of(self, size: int) -> list[tuple[memoryview, memoryview]]:
+        """Where the nonces and the opened payloads lie."""
+        known = self._places.get(size)
+        if known is None:
+            if len(self._places) >= _SIZES_KEPT:  # a peer chooses sizes as it likes
+                self._places.clear()
+            room = size - OVERHEAD_BYTES
+            known = self._places[size] = [
+                (
+                    self._nonces.view[row * NONCE_BYTES : (row + 1) * NONCE_BYTES],
+                    self._out[row * room : (row + 1) * room],
+                )
+                for row in range(BATCH_DATAGRAMS)
+            ]
+        return known
 
 
 def headers_of(batch: memoryview, size: int) -> NDArray[np.void]:

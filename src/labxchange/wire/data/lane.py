@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 
 from labxchange.errors import PeerError
 from labxchange.wire.data.datagram import (
-    BATCH_BYTES,
     BATCH_DATAGRAMS,
     OVERHEAD_BYTES,
     SIZE_MAX,
@@ -104,16 +103,19 @@ NEVER: Final = float("inf")
 
 
 class Opened(NamedTuple):
-    """The authentic rows of a batch: the payload of row r is ``payload[r * room :]``, ``lengths[r]`` bytes."""
+    """The authentic rows of a batch: the payload of row r is ``room`` bytes at ``r * room``, of the last row ``rest``."""
 
     headers: NDArray[np.void]
     rows: NDArray[np.int64]
     payload: memoryview
     room: int
-    lengths: NDArray[np.int64]
+    rest: int
+
+    def length(self, row: int) -> int:
+        return self.rest if row == len(self.headers) - 1 else self.room
 
     def of(self, row: int) -> memoryview:
-        return self.payload[row * self.room : row * self.room + int(self.lengths[row])]
+        return self.payload[row * self.room : row * self.room + self.length(row)]
 
 
 class Lane:
@@ -161,8 +163,6 @@ class Lane:
         self._worn = False
         self._replies: deque[tuple[Kind, bytes]] = deque()
         self._events: deque[Event] = deque()
-        self._scratch = memoryview(bytearray(BATCH_DATAGRAMS * SIZE_MAX))
-        self._out = memoryview(bytearray(max(BATCH_BYTES, SIZE_MAX) + SIZE_MAX))
 
     # --- what the ends fill in ----------------------------------------------------------------------------------------
     def _take_number(self, payload_bytes: int, now: float) -> int:
@@ -196,11 +196,12 @@ class Lane:
         fresh = self._seen.fresh(numbers)
         if batch.size > SIZE_MAX:
             return
-        if len(fresh):
-            good = self._opener.open(data, size=batch.size, rows=fresh, numbers=numbers[fresh], out=self._scratch)
-            if not good.all():
-                self._note_forged(len(good) - int(good.sum()))
-                fresh = fresh[good]
+        if not len(fresh):
+            return
+        good, payload = self._opener.open(data, size=batch.size, rows=fresh, numbers=numbers[fresh])
+        if len(good) < len(fresh):
+            self._note_forged(len(fresh) - len(good))
+            fresh = good
         if not len(fresh):
             return
         newest = self._seen.newest
@@ -213,10 +214,10 @@ class Lane:
         if batch.address != self.address and self._seen.newest > newest:
             self._move(batch, now)
         room = batch.size - OVERHEAD_BYTES
-        lengths = np.full(len(headers), room, np.int64)
-        lengths[-1] = min(room, len(data) - (len(headers) - 1) * batch.size - OVERHEAD_BYTES)
-        self.received_bytes += int(lengths[fresh].sum()) + OVERHEAD_BYTES * len(fresh)
-        self._on_opened(Opened(headers, fresh, self._scratch, room, lengths), now)
+        last = len(headers) - 1
+        rest = min(room, len(data) - last * batch.size - OVERHEAD_BYTES)
+        self.received_bytes += len(fresh) * batch.size - (room - rest if int(fresh[-1]) == last else 0)
+        self._on_opened(Opened(headers, fresh, payload, room, rest), now)
 
     def _note_forged(self, count: int) -> None:
         self.forged += count
@@ -296,9 +297,9 @@ class Lane:
         """One datagram of its own."""
         size = len(payload) + OVERHEAD_BYTES
         number = self._take_number(len(payload), now)
-        length = self._sealer.seal(payload, kind=kind, number=number, offset=0, size=size, out=self._out)
+        sealed = self._sealer.seal(payload, kind=kind, number=number, offset=0, size=size)
         self._check_wear(number, now)
-        return self._sent(Batch(self._out[:length], size, self.address), 1)
+        return self._sent(Batch(sealed, size, self.address), 1)
 
     def next_event(self) -> Event | None:
         """What happened, in order; None when there is nothing more."""

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from labxchange.wire.data.assembly import Assembly
-from labxchange.wire.data.datagram import OVERHEAD_BYTES, Kind
+from labxchange.wire.data.datagram import BATCH_DATAGRAMS, OVERHEAD_BYTES, Kind
 from labxchange.wire.data.lane import NEVER, Address, Batch, Failed, Keys, Lane, Opened
 from labxchange.wire.data.status import MAP_BYTES_MAX, encode
 
@@ -24,6 +26,7 @@ REPORT_PACKETS: Final = 1000
 SILENCE_MAX_S: Final = 20.0
 _REPEATS: Final = 8
 _MARGIN: Final = 256
+_PLACES: Final = np.arange(BATCH_DATAGRAMS, dtype=np.int64)
 
 
 class Receiver(Lane):
@@ -58,10 +61,12 @@ class Receiver(Lane):
 
     # --- in -----------------------------------------------------------------------------------------------------------
     def _on_opened(self, opened: Opened, now: float) -> None:
-        kinds = opened.headers["kind"][opened.rows]
-        if (kinds != Kind.DATA).any():
+        kinds = opened.headers["kind"]
+        if kinds.any():  # not all DATA
             self._control(opened, now)
-        data = opened.rows[kinds == Kind.DATA]
+            data = opened.rows[kinds[opened.rows] == Kind.DATA]
+        else:
+            data = opened.rows
         if len(data):
             self._put(opened, data)
         self._newest_at = now
@@ -69,17 +74,22 @@ class Receiver(Lane):
         due = 0.0 if self._unreported >= REPORT_PACKETS else self._reported_at + self._interval_s
         self._report_at = min(self._report_at, max(now, due))
 
-    def _put(self, opened: Opened, rows: np.ndarray[tuple[int], np.dtype[np.int64]]) -> None:
+    def _put(self, opened: Opened, rows: NDArray[np.int64]) -> None:
         """Runs of neighbours go into the assembly as one piece."""
-        offsets = opened.headers["offset"][rows].astype(np.int64)
-        lengths = opened.lengths[rows]
-        joined = (np.diff(rows) == 1) & (np.diff(offsets) == lengths[:-1]) & (lengths[:-1] == opened.room)
-        begins = np.concatenate(([0], np.flatnonzero(~joined) + 1))
-        ends = np.concatenate((begins[1:], [len(rows)]))
-        sums = np.add.reduceat(lengths, begins)
-        for begin, _, size in zip(begins.tolist(), ends.tolist(), sums.tolist(), strict=True):
-            start = int(rows[begin]) * opened.room
-            self.assembly.put(int(offsets[begin]), opened.payload[start : start + size])
+        room, count = opened.room, len(rows)
+        offsets = opened.headers["offset"].astype(np.int64)[rows]
+        first, begin = int(rows[0]), int(offsets[0])
+        if int(rows[-1]) - first == count - 1 and (offsets == begin + _PLACES[:count] * room).all():
+            place = first * room
+            size = (count - 1) * room + opened.length(first + count - 1)
+            self.assembly.put(begin, opened.payload[place : place + size])
+            return
+        joined = (np.diff(rows) == 1) & (np.diff(offsets) == room)
+        edges = [0, *(np.flatnonzero(~joined) + 1).tolist(), count]
+        for start, end in pairwise(edges):
+            place = int(rows[start]) * room
+            size = (end - start - 1) * room + opened.length(int(rows[end - 1]))
+            self.assembly.put(int(offsets[start]), opened.payload[place : place + size])
 
     def _on_answer(self, rtt_s: float) -> None:
         self._interval_s = min(max(rtt_s / 16, REPORT_MIN_S), REPORT_MAX_S)

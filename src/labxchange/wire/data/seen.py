@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 RING: Final = 1 << 17
-NUMBER_MAX: Final = 0xFFFFFFFF
+_PLACES: Final = np.arange(64)
 
 
 class Seen:
@@ -24,6 +24,9 @@ class Seen:
 
     def fresh(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
         """Positions in ``numbers`` of those that are new and within the window; of a number that stands there twice the first."""
+        count = len(numbers)
+        if count and numbers[0] > self.newest and (numbers == numbers[0] + _PLACES[:count]).all():
+            return _PLACES[:count]  # as they were sent: most batches
         new = np.flatnonzero((self._ring[numbers % RING] != numbers) & (numbers > self.newest - RING))
         if len(new) > 1 and not (np.diff(numbers[new]) > 0).all():
             _, first = np.unique(numbers[new], return_index=True)
@@ -35,7 +38,8 @@ class Seen:
         if len(numbers):
             self.newest = max(self.newest, int(numbers.max()))
             # Of two numbers a ring apart in one batch the newer one stays.
-            self._ring[np.sort(numbers) % RING] = np.sort(numbers)
+            numbers = np.sort(numbers)
+            self._ring[numbers % RING] = numbers
 
     def last(self, count: int) -> NDArray[np.bool_]:
         """For each i below ``count``: did number ``newest - i`` come?"""

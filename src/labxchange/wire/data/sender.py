@@ -327,16 +327,16 @@ class Sender(Lane):
             return None
         count = -(-len(payload) // room)
         number = self._next_number(count)
-        length = self._sealer.seal(payload, kind=Kind.DATA, number=number, offset=offset, size=self.size, out=self._out)
+        sealed = self._sealer.seal(payload, kind=Kind.DATA, number=number, offset=offset, size=self.size)
         idle = self.recovery.in_flight_packets == 0
         self.recovery.sent(count, offset=offset, length=len(payload), room=room, now=now)
         self._resent_bytes += len(payload) if again else 0
-        self._next_send = max(self._next_send, now - BURST_S) + length / max(rate, 1.0)
+        self._next_send = max(self._next_send, now - BURST_S) + len(sealed) / max(rate, 1.0)
         self.limit = "rate"
         self._check_wear(number, now)
         if idle:
             self._set_timers(now)
-        return self._sent(Batch(self._out[:length], self.size, self.address), count)
+        return self._sent(Batch(sealed, self.size, self.address), count)
 
     def _next_payload(self, length: int) -> tuple[int, memoryview]:
         """Up to ``length`` bytes that are next, read; the range is taken off only then."""
