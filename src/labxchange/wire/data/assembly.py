@@ -84,7 +84,7 @@ class Assembly:
                 offset, data = offset + skipped, data[skipped:]
                 continue
             if unit.buffer is None:
-                unit.buffer = self._spare.pop() if self._spare else memoryview(bytearray(UNIT_BYTES))
+                unit.buffer = self._buffer_for(unit.length)
             count = min(len(data), unit.start + unit.length - offset)
             new = unit.put(offset - unit.start, data[:count])
             self.repeated_bytes += count - new
@@ -96,9 +96,15 @@ class Assembly:
             offset, data = offset + count, data[count:]
         return added
 
+    def _buffer_for(self, length: int) -> memoryview:
+        """A small unit gets no more than it needs: of those there may be thousands."""
+        if length <= UNIT_BYTES // 2:
+            return memoryview(bytearray(length))
+        return self._spare.pop() if self._spare else memoryview(bytearray(UNIT_BYTES))
+
     def give_back(self, unit: Unit) -> None:
         """The unit was written: its buffer can be used again."""
-        if unit.buffer is not None and len(self._spare) < _SPARE_MAX:
+        if unit.buffer is not None and len(unit.buffer) == UNIT_BYTES and len(self._spare) < _SPARE_MAX:
             self._spare.append(unit.buffer)
         unit.buffer = None
 

@@ -8,7 +8,7 @@ Contract (the same for ``sender`` and ``receiver``): ``receive(batch, now)``, ``
 - both ends begin with a challenge (8 random bytes, sealed): it shows the side that listens where the other is, and gives the
   first round trip. At most three times what came from an address is sent to it until it has answered; an address that changes
   is challenged again, at most once a second;
-- a number is never used twice: the lane is worn long before numbers or bytes run out.
+- a number is never used twice: the lane is worn long before numbers or bytes run out, and dead before the first could repeat.
 
 The buffer of a batch that ``poll_transmit`` gave is good until the next call. Sockets and threads are left to the lane worker.
 """
@@ -40,6 +40,8 @@ FORGED_MAX: Final = 1 << 20
 WORN_BYTES: Final = 64 << 30
 WORN_S: Final = 3600.0
 WORN_NUMBER: Final = 0xF0000000
+NUMBER_END: Final = (1 << 32) - 2 * BATCH_DATAGRAMS
+"""A batch begins below it, so that no number ever comes round again."""
 TOKEN_BYTES: Final = 8
 AMPLIFICATION: Final = 3
 CHALLENGE_S: Final = 0.25
@@ -200,8 +202,7 @@ class Lane:
             return
         good, payload = self._opener.open(data, size=batch.size, rows=fresh, numbers=numbers[fresh])
         if len(good) < len(fresh):
-            self._note_forged(len(fresh) - len(good))
-            fresh = good
+            fresh = self._open_behind(data, batch.size, numbers, tried=fresh, good=good)
         if not len(fresh):
             return
         newest = self._seen.newest
@@ -219,6 +220,22 @@ class Lane:
         self.received_bytes += len(fresh) * batch.size - (room - rest if int(fresh[-1]) == last else 0)
         self._on_opened(Opened(headers, fresh, payload, room, rest), now)
 
+    def _open_behind(
+        self, data: memoryview, size: int, numbers: NDArray[np.int64], *, tried: NDArray[np.int64], good: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """Some of a batch were forged: what stands behind them under their numbers is tried too. All that are authentic."""
+        self._note_forged(len(tried) - len(good))
+        while len(tried) < len(numbers):
+            rest = np.setdiff1d(np.arange(len(numbers)), tried)
+            rest = rest[~np.isin(numbers[rest], numbers[good])]
+            rest = rest[self._seen.fresh(numbers[rest])]
+            if not len(rest):
+                break
+            opened, _ = self._opener.open(data, size=size, rows=rest, numbers=numbers[rest])
+            self._note_forged(len(rest) - len(opened))
+            tried, good = np.concatenate((tried, rest)), np.sort(np.concatenate((good, opened)))
+        return good
+
     def _note_forged(self, count: int) -> None:
         self.forged += count
         if self.forged >= FORGED_MAX and not self._worn:
@@ -229,6 +246,9 @@ class Lane:
         self._events.append(Worn(why))
 
     def _check_wear(self, number: int, now: float) -> None:
+        if number >= NUMBER_END:
+            self.is_dead = True
+            self._events.append(Failed("lane-worn", "The lane has used up its packet numbers."))
         if self._worn:
             return
         if number > WORN_NUMBER or self.sent_bytes + self.received_bytes > WORN_BYTES:

@@ -103,7 +103,7 @@ class Receiver(Lane):
         if self.is_dead:
             return NEVER
         out = min(self._control_timer(), self.heard_at + SILENCE_MAX_S)
-        if self._knows_address:
+        if self._may_send(OVERHEAD_BYTES + MAP_BYTES_MAX):
             out = min(out, self._report_at)
         return out
 

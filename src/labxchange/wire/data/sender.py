@@ -29,6 +29,7 @@ _PROBE_TRIES: Final = 8
 _SKIP_EVERY: Final = 1000
 _RTO_MIN_S: Final = 0.05
 _RTO_MAX_S: Final = 2.0
+_READ_AGAIN_S: Final = 0.0005
 
 
 class Gone(Exception):
@@ -41,7 +42,8 @@ class Gone(Exception):
 
 
 class Read(Protocol):
-    """Bytes of the line from ``offset`` on, at least one and at most ``length``, good until the next call; raises Gone."""
+    """Bytes of the line from ``offset`` on, at most ``length``, good until the next call; none when they are not at hand yet;
+    raises Gone."""
 
     def __call__(self, offset: int, length: int) -> memoryview: ...
 
@@ -214,7 +216,7 @@ class Sender(Lane):
         if self.is_dead:
             return NEVER
         out = min(self._control_timer(), self._rto_at, self._tail_at)
-        if self._knows_address and self._may_probe():
+        if self._may_probe():
             out = min(out, self._probe_at)
         if self._can_send():
             out = min(out, self._next_send)
@@ -242,12 +244,18 @@ class Sender(Lane):
         self.controller.on_silence(now)
         if self._rto_times >= 3 and self.size != SIZES[0]:  # a path that carries small datagrams only looks like this
             self.size, self._probe_tries, self._probe_at = SIZES[0], 0, now + 1.0
-        self._rto_at = now + min(_RTO_MIN_S * 2**self._rto_times + self.recovery.srtt_s, _RTO_MAX_S)
+        self._rto_at = now + min(_RTO_MIN_S * 2**self._rto_times, _RTO_MAX_S) + self.recovery.srtt_s
         self._tail_at = NEVER
 
     # --- out ----------------------------------------------------------------------------------------------------------
     def _may_probe(self) -> bool:
-        return self.size < self._sizes[-1] and self._probe_tries < _PROBE_TRIES and self.recovery.room()
+        return (
+            self._proven
+            and self.recovery.heard
+            and self.size < self._sizes[-1]
+            and self._probe_tries < _PROBE_TRIES
+            and self.recovery.room()
+        )
 
     def _window(self) -> float:
         """The controller's, and what is under way merely because reports come at intervals."""
@@ -258,7 +266,7 @@ class Sender(Lane):
         if not self.has_work:
             self._limited, self.limit = True, "nothing to send"
             return False
-        if not self._may_send(self.size):
+        if not self.is_up or not self._may_send(self.size):
             self._limited, self.limit = True, "path not proven"
             return False
         if self._rto_times and self.recovery.in_flight_packets:
@@ -286,7 +294,7 @@ class Sender(Lane):
         return None
 
     def _transmit_probe(self, now: float) -> Batch | None:
-        if self._probe_at > now or not self._may_probe() or not self.recovery.heard or not self._proven:
+        if self._probe_at > now or not self._may_probe():
             return None
         above = [size for size in self._sizes if size > self.size]
         size = above[self._probe_tries % len(above)]
@@ -317,6 +325,8 @@ class Sender(Lane):
         limit = min(BATCH_DATAGRAMS, BATCH_BYTES // self.size, max(int(min(rate * QUANTUM_S, window) / self.size), 1))
         if self._rto_times:
             limit = 1
+        if not self._proven:
+            limit = min(limit, self._credit // self.size)
         again = bool(self._again)
         try:
             offset, payload = self._next_payload(limit * room)
@@ -324,17 +334,18 @@ class Sender(Lane):
             self._drop(gone)
             return None
         if not payload:
+            self._next_send = max(self._next_send, now + _READ_AGAIN_S)
+            self._limited, self.limit = True, "disk"
             return None
         count = -(-len(payload) // room)
         number = self._next_number(count)
         sealed = self._sealer.seal(payload, kind=Kind.DATA, number=number, offset=offset, size=self.size)
-        idle = self.recovery.in_flight_packets == 0
         self.recovery.sent(count, offset=offset, length=len(payload), room=room, now=now)
         self._resent_bytes += len(payload) if again else 0
         self._next_send = max(self._next_send, now - BURST_S) + len(sealed) / max(rate, 1.0)
         self.limit = "rate"
         self._check_wear(number, now)
-        if idle:
+        if self._rto_at == NEVER:
             self._set_timers(now)
         return self._sent(Batch(sealed, self.size, self.address), count)
 
