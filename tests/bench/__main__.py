@@ -68,7 +68,7 @@ def _revision() -> str:
 
 
 def lanes_exist() -> bool:
-    return importlib.util.find_spec("labxchange.transfer.lane_worker") is not None
+    return importlib.util.find_spec("labxchange.transfer.lanes.worker") is not None
 
 
 def parser() -> argparse.ArgumentParser:

@@ -263,7 +263,9 @@ class World:
         while end.queue:
             data, source = end.queue.pop(0)
             joined, size = [data], len(data)
-            while end.queue and end.queue[0][1] == source and len(joined) < 60 and len(joined[-1]) == size >= len(end.queue[0][0]):
+            while (
+                end.queue and end.queue[0][1] == source and len(joined) < 60 and len(joined[-1]) == size >= len(end.queue[0][0])
+            ):
                 joined.append(end.queue.pop(0)[0])
             batch = memoryview(b"".join(joined))
             end.got_from[source] += len(batch)

@@ -7,7 +7,6 @@ two failures in a row one attempt goes over QUIC. What may be sent is judged in 
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Callable
 
@@ -26,8 +25,10 @@ from labxchange.node.refusals import Stated, refused
 from labxchange.sharing.exchange import Path
 from labxchange.store import statements
 from labxchange.store.transfers import TransferRow
-from labxchange.transfer.lane_process import Workers
-from labxchange.transfer.lanes import LaneFetching, Leg, SendingLanes, chosen_cipher
+from labxchange.transfer.lanes.fetching import LaneFetching
+from labxchange.transfer.lanes.leg import Leg, chosen_cipher
+from labxchange.transfer.lanes.process import Workers
+from labxchange.transfer.lanes.sending import SendingLanes
 from labxchange.transfer.streams import Fetching, Streams
 from labxchange.wire.control.messages import OpenLanes, encode
 
@@ -77,11 +78,11 @@ class Bulk:
         fetching = self._receiving.get(transfer)
         return fetching.legs if fetching else [leg for lanes in self._sending.get(transfer, []) for leg in lanes.legs]
 
-    def limit(self, transfer: str, limits: Limits) -> None:
+    async def limit(self, transfer: str, limits: Limits) -> None:
         """What a person chose; acts at once on what runs."""
         self._limits[transfer] = limits
         if transfer in self._receiving:
-            asyncio.ensure_future(self._receiving[transfer].set_rate(limits.rate_bytes_s))
+            await self._receiving[transfer].set_rate(limits.rate_bytes_s)
         for lanes in self._sending.get(transfer, []):
             lanes.set_own_rate(limits.rate_bytes_s)
 
@@ -179,6 +180,8 @@ class Bulk:
             sources=msgspec.msgpack.encode(sources),
             listing=listing,
         )
+        if opened and channel.dialled:  # these take the place of worn ones
+            await channel.rekey()
         own = self._limits.get(request.transfer, Limits()).rate_bytes_s
         kept = self._sending.setdefault(request.transfer, [])
         opened.append(lanes)

@@ -41,7 +41,7 @@ from labxchange.store.people import Contact
 from labxchange.store.shares import GrantRow, ShareRow
 from labxchange.store.transfers import TransferRow
 from labxchange.transfer.intervals import count
-from labxchange.transfer.lanes import SendingLanes
+from labxchange.transfer.lanes.sending import SendingLanes
 from labxchange.transfer.send import Source, checked_intervals, send_chunks
 from labxchange.wire.control import messages
 from labxchange.wire.control.messages import (

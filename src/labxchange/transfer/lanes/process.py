@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable, Mapping
 
 from labxchange.net.network import Slot
-from labxchange.transfer import lane_messages as messages
+from labxchange.transfer.lanes import messages
 
 log = logging.getLogger("labxchange")
 WORKERS_MAX = 4
@@ -79,7 +79,7 @@ class Worker:
         handed = [theirs.fileno()] + ([self.listen.socket.fileno()] if self.listen is not None else [])
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "labxchange.transfer.lane_worker", *map(str, handed)],
+                [sys.executable, "-m", "labxchange.transfer.lanes.worker", *map(str, handed)],
                 stdin=subprocess.DEVNULL,
                 cwd="/",
                 pass_fds=handed,

@@ -1,4 +1,4 @@
-"""A lane worker: a process that moves the bytes of many lanes, ``python -m labxchange.transfer.lane_worker CONTROL [LISTEN]``.
+"""A lane worker: a process that moves the bytes of many lanes, ``python -m labxchange.transfer.lanes.worker CONTROL [LISTEN]``.
 
 It joins the pure lane machines to sockets and to disk. One loop runs the machines; one thread does nothing but receive into a
 ring of 32 MiB; threads read ahead, write and hash. It holds no key but those of its lanes, which came through the control socket
@@ -29,10 +29,10 @@ from labxchange.errors import LabxchangeError, UnavailableError
 from labxchange.files.quarantine import Quarantine
 from labxchange.files.scan import Sources
 from labxchange.net.lane_socket import LaneSocket, open_lane
-from labxchange.transfer import lane_messages as messages
-from labxchange.transfer.lane_ring import Ring
-from labxchange.transfer.lane_sink import LaneSink, units_of
-from labxchange.transfer.lane_source import LaneSource
+from labxchange.transfer.lanes import messages
+from labxchange.transfer.lanes.ring import Ring
+from labxchange.transfer.lanes.sink import LaneSink, units_of
+from labxchange.transfer.lanes.source import LaneSource
 from labxchange.wire.data.assembly import Assembly, Unit
 from labxchange.wire.data.congestion.fair import Fair
 from labxchange.wire.data.datagram import LaneKey, lane_of
