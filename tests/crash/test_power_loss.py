@@ -2,8 +2,8 @@
 
 A recipient and a sender are recorded with strace; for cuts all over the recordings the disk is rebuilt as it could be after a
 power loss at that moment - nothing unsynced there, or some of it, in any order, torn at 512 bytes or 4 KiB - and judged
-(``judge``). The same recordings show that the test bites: leaving out the syncs of any one place in ``files``, ``node`` and
-``store``, or running with ``synchronous=NORMAL``, makes it fail.
+(``judge``). The same recordings show that the test bites, whatever the seed: leaving out the syncs of any one place in ``files``,
+``node`` and ``store``, or running with ``synchronous=NORMAL``, makes it fail.
 """
 
 from __future__ import annotations

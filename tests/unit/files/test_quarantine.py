@@ -455,11 +455,12 @@ def test_folders_that_were_there_get_their_names_onto_the_disk(tmp_path: Path, f
     """Who made them may have been killed before the sync; asked for once only."""
     with pytest.MonkeyPatch.context() as patch, Quarantine(tmp_path, "t1") as holder:
         disk = Disk(patch, skip=None)
+        batch = received(holder, *((number, f"{number}/in/file", b"x") for number in range(folders)))
         for number in range(folders):
             os.makedirs(tmp_path / f"{number}" / "in")
-        paths = [f"{number}/in/file" for number in range(folders)]
-        assert all(result.done for result in holder.release(received(holder, *((n, path, b"x") for n, path in enumerate(paths)))))
-        assert not (disk.names or disk.early)
+        assert all(result.done for result in holder.release(batch))
+        assert not disk.names
+        assert not disk.early
         again = received(holder, (folders, "0/in/another", b"x"))
         before = disk.syncs
         assert holder.release(again)[0].done
