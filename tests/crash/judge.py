@@ -189,6 +189,7 @@ class _Judge:
                 _must((folder / file.path).exists(), f"{file.path} was released and is gone")
                 if file.path == ALREADY:
                     continue  # not ours: its time and mode stay
+                _must(not (parts / f"{index}.part").exists(), f"{file.path} was released and its part came back")
                 info = (folder / file.path).stat()
                 _must(stat.S_IMODE(info.st_mode) == 0o644, f"{file.path} was released with mode {info.st_mode:o}")
                 _must(info.st_mtime_ns // 1_000_000 == file.mtime_ms, f"{file.path} was released with another time")
