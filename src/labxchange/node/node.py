@@ -512,18 +512,18 @@ class Node(Verbs):
         """The share that a text names, and the one version it names (0: all)."""
         return self.shares.find_version(text)
 
-    async def request_extension(self, *, share: str, until: int, reason: str = "") -> values.InboxItem:
-        key = self.inbox.ask_extension(share, until=until, reason=reason)
-        self.peers.wake(key)
-        return self.inbox.item(self.inbox.find(share))
+    async def request_extension(self, *, share: str, until: int, sender: str = "", reason: str = "") -> values.InboxItem:
+        grant = self.inbox.ask_extension(share, sender=sender, until=until, reason=reason)
+        self.peers.wake(grant.owner)
+        return self.inbox.item(grant)
 
     # --- inbox and transfers ------------------------------------------------------------------------------------------
     async def inbox_list(self) -> list[values.InboxItem]:
         self.core.require()
         return self.inbox.all()
 
-    async def receive(self, *, share: str, destination: str = "") -> values.TransferInfo:
-        return self._transfer(self.receiving.receive(share, destination=destination))
+    async def receive(self, *, share: str, sender: str = "", destination: str = "") -> values.TransferInfo:
+        return self._transfer(self.receiving.receive(share, sender=sender, destination=destination))
 
     async def transfer_list(self) -> list[values.TransferInfo]:
         self.core.require()
@@ -553,7 +553,7 @@ class Node(Verbs):
 
     def _transfer(self, row: TransferRow) -> values.TransferInfo:
         with self.core.database.begin() as tx:
-            share = shares.share(tx, row.share, row.version)
+            share = shares.share(tx, row.share, row.version, owner=row.owner(self.core.me))
             envelope = statements.get(tx, share.listing) if share else None
             receipts = statements.about(tx, row.transfer, "receipt")
         listing = parse(envelope, Listing).body if envelope else None

@@ -128,16 +128,17 @@ class Verbs(Protocol):
         """Move the end of the grants of a share."""
         ...
 
-    async def request_extension(self, *, share: str, until: int, reason: str = "") -> InboxItem:
-        """Ask the sender of an offered share for more time."""
+    async def request_extension(self, *, share: str, until: int, sender: str = "", reason: str = "") -> InboxItem:
+        """Ask the sender of an offered share for more time; ``sender`` as in ``receive``."""
         ...
 
     async def inbox_list(self) -> list[InboxItem]:
         """What others offer."""
         ...
 
-    async def receive(self, *, share: str, destination: str = "") -> TransferInfo:
-        """Start receiving an offered share, or go on with it; ``destination`` an absolute folder."""
+    async def receive(self, *, share: str, sender: str = "", destination: str = "") -> TransferInfo:
+        """Start receiving an offered share, or go on with it; ``sender`` a contact, where several offer what ``share`` names;
+        ``destination`` an absolute folder."""
         ...
 
     async def transfer_list(self) -> list[TransferInfo]:
