@@ -23,6 +23,7 @@ from labxchange.identity.statement import parse
 from labxchange.net.channel import Channel, Stream
 from labxchange.net.network import Network
 from labxchange.node import values
+from labxchange.node.acquaintance import contact_info, invitation_infos
 from labxchange.node.addresses import check_address, local_addresses, with_port
 from labxchange.node.budget import Budget
 from labxchange.node.catalog import Catalog
@@ -403,7 +404,7 @@ class Node(Verbs):
 
     def _shown(self, row: Contact) -> values.ContactInfo:
         connected = self.peers.connected(row.key) is not None
-        return self.contacts.info(row, connected=connected, offers=self.serving.waiting_from(row.key))
+        return contact_info(self.core, row, connected=connected, offers=self.serving.waiting_from(row.key))
 
     async def contact_invite(self, *, made_for: str = "") -> values.InvitationMade:
         invitation = self.contacts.invite(made_for=made_for)
@@ -430,6 +431,12 @@ class Node(Verbs):
 
     async def contact_list(self) -> list[values.ContactInfo]:
         return [self._shown(row) for row in self.contacts.all()]
+
+    async def contact_show(self, *, contact: str) -> values.ContactInfo:
+        return self._contact(self.contacts.find(contact).key)
+
+    async def contact_invitations(self) -> list[values.InvitationInfo]:
+        return invitation_infos(self.core, self.contacts)
 
     async def contact_verify(self, *, contact: str, words: list[str]) -> values.ContactInfo:
         row = self.contacts.verify(contact, words)
@@ -499,18 +506,14 @@ class Node(Verbs):
         return self.shares.info(row)
 
     async def share_revoke(self, *, share: str, contact: str = "", reason: str = "") -> values.ShareInfo:
-        row, version = self._versions(share)
+        row, version = self.shares.find_version(share)
         self.grants.revoke(row.share, version, contact=contact, reason=reason)
         return self.shares.info(row)
 
     async def share_extend(self, *, share: str, until: int, contact: str = "", reason: str = "") -> values.ShareInfo:
-        row, version = self._versions(share)
+        row, version = self.shares.find_version(share)
         self.grants.extend(row.share, version, contact=contact, until=until, reason=reason)
         return self.shares.info(row)
-
-    def _versions(self, text: str) -> tuple[shares.ShareRow, int]:
-        """The share that a text names, and the one version it names (0: all)."""
-        return self.shares.find_version(text)
 
     async def request_extension(self, *, share: str, until: int, sender: str = "", reason: str = "") -> values.InboxItem:
         grant = self.inbox.ask_extension(share, sender=sender, until=until, reason=reason)

@@ -16,6 +16,7 @@ from labxchange.node.values import (
     EntryInfo,
     Exported,
     InboxItem,
+    InvitationInfo,
     InvitationMade,
     Me,
     NodeStatus,
@@ -71,6 +72,14 @@ class Verbs(Protocol):
 
     async def contact_list(self) -> list[ContactInfo]:
         """All contacts."""
+        ...
+
+    async def contact_show(self, *, contact: str) -> ContactInfo:
+        """One contact, with the evidence that is kept of their audit trail."""
+        ...
+
+    async def contact_invitations(self) -> list[InvitationInfo]:
+        """The invitations that were made here, newest first, and how often each was tried again."""
         ...
 
     async def contact_verify(self, *, contact: str, words: list[str]) -> ContactInfo:
