@@ -541,7 +541,7 @@ class GrantMachine(RuleBasedStateMachine):
             return
         with self.node.core.database.begin() as tx:
             for grant in self.grants:
-                rows = list(shares.grants_for(tx, grant.person, grant.share, 1))
+                rows = list(shares.grants_for(tx, grant.person, grant.share, 1, owner=self.node.core.me))
                 taken = sum(transfers.slots_taken(tx, row.grant, grant.person, without="") for row in rows)
                 assert taken <= grant.downloads
                 assert taken == sum(item.held for item in self.transfers.values() if item.grant is grant)

@@ -121,6 +121,8 @@ def test_a_thief_of_an_invitation_is_seen(tmp_path: Path) -> None:
         assert not bo.node.contacts.all()
         assert "intercepted" in alerts(ada.node)
         assert len(await events(ada.node, "invitation.reused")) == 1
+        (made,) = await ada.node.contact_invitations()
+        assert (made.state, made.used_by, made.reused) == ("used", "Mallory", 1)
         # The words that the real Bo reads over the telephone are not the thief's.
         with pytest.raises(InputError) as differ:
             await ada.node.contact_verify(contact="Mallory", words=list((await bo.node.key_show()).words))

@@ -171,14 +171,14 @@ class _Judge:
                         _must(told <= arrived, "the journal forgot a chunk")
                         told = {n for first, last in mark.get("released", ()) for n in range(first, last + 1)}
                         _must(told <= released, "the journal forgot a file")
-                share = shares.share(tx, row.share, row.version)
+                share = shares.share(tx, row.share, row.version, owner=row.owner(self._node.core.me))
                 if share is not None and share.digests:
                     self._check_transfer(row, arrived, released)
         self._check_names()
 
     def _check_transfer(self, row: TransferRow, arrived: set[int], released: set[int]) -> None:
         with self._node.core.database.begin() as tx:
-            share = shares.share(tx, row.share, row.version)
+            share = shares.share(tx, row.share, row.version, owner=row.owner(self._node.core.me))
         assert share is not None
         loaded = self._node.catalog.load(share)
         folder = Path(row.destination.decode())

@@ -26,7 +26,7 @@ LONGER = {
     "node/receipts.py": (475, "signing, countersigning, showing and checking are one rule read four ways"),
     "wire/control/session.py": (450, "the state machine of a connection is one table and its actions"),
     "node/shares.py": (425, "from a folder to a version on offer"),
-    "node/contacts.py": (425, "who may connect is judged in one place"),
+    "node/contacts.py": (400, "who may connect is judged in one place"),
     "node/keys.py": (400, "every way in which the seed is opened or sealed"),
     "node/peers.py": (375, "connections to contacts: dial, keep, give up"),
     "files/hashing.py": (350, "two digests in one pass, and what may change meanwhile"),

@@ -8,7 +8,7 @@ import typer
 
 from labxchange.cli import following, reach, screen, times
 from labxchange.cli.exit_codes import OF_TRANSFER, ExitCode
-from labxchange.cli.options import AsJson, example, group
+from labxchange.cli.options import AsJson, Sender, example, group
 
 if TYPE_CHECKING:
     from labxchange.dataset.check import Report
@@ -113,6 +113,7 @@ def inbox(as_json: AsJson = False) -> None:
 
 def receive(
     share: Annotated[str, typer.Argument(metavar="SHARE", help="The offer: its id, the beginning of it, or its title.")],
+    sender: Sender = "",
     to: Annotated[str, typer.Option("--to", metavar="FOLDER", help="Where to put the files; without it, the inbox folder.")] = "",
     detach: Annotated[bool, typer.Option("--detach", help="Return at once; the node goes on by itself.")] = False,
     as_json: AsJson = False,
@@ -124,7 +125,7 @@ def receive(
     """
     from labxchange.node.verbs import Verbs
 
-    info = reach.call(Verbs.receive, share=share, destination=reach.maybe_absolute(to))
+    info = reach.call(Verbs.receive, share=share, sender=sender, destination=reach.maybe_absolute(to))
     if detach:
         screen.show(info, _draw_transfer, as_json=as_json)
         return

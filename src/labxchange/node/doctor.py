@@ -161,7 +161,7 @@ def _expected(node: Node) -> dict[int, tuple[Path, int]]:
         live = [row for row in transfers.incoming(tx) if row.state in transfers.LIVE]
         listings = {}
         for row in live:
-            share = shares.share(tx, row.share, row.version)
+            share = shares.share(tx, row.share, row.version, owner=row.peer)
             envelope = statements.get(tx, share.listing) if share is not None else None
             listings[row.transfer] = parse(envelope, Listing).body.bytes if envelope else 0
     out: dict[int, tuple[Path, int]] = {}

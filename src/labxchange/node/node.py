@@ -23,6 +23,7 @@ from labxchange.identity.statement import parse
 from labxchange.net.channel import Channel, Stream
 from labxchange.net.network import Network
 from labxchange.node import values
+from labxchange.node.acquaintance import contact_info, invitation_infos
 from labxchange.node.addresses import check_address, local_addresses, with_port
 from labxchange.node.budget import Budget
 from labxchange.node.bulk import Bulk
@@ -411,7 +412,7 @@ class Node(Verbs):
 
     def _shown(self, row: Contact) -> values.ContactInfo:
         connected = self.peers.connected(row.key) is not None
-        return self.contacts.info(row, connected=connected, offers=self.serving.waiting_from(row.key))
+        return contact_info(self.core, row, connected=connected, offers=self.serving.waiting_from(row.key))
 
     async def contact_invite(self, *, made_for: str = "") -> values.InvitationMade:
         invitation = self.contacts.invite(made_for=made_for)
@@ -438,6 +439,12 @@ class Node(Verbs):
 
     async def contact_list(self) -> list[values.ContactInfo]:
         return [self._shown(row) for row in self.contacts.all()]
+
+    async def contact_show(self, *, contact: str) -> values.ContactInfo:
+        return self._contact(self.contacts.find(contact).key)
+
+    async def contact_invitations(self) -> list[values.InvitationInfo]:
+        return invitation_infos(self.core, self.contacts)
 
     async def contact_verify(self, *, contact: str, words: list[str]) -> values.ContactInfo:
         row = self.contacts.verify(contact, words)
@@ -507,31 +514,27 @@ class Node(Verbs):
         return self.shares.info(row)
 
     async def share_revoke(self, *, share: str, contact: str = "", reason: str = "") -> values.ShareInfo:
-        row, version = self._versions(share)
+        row, version = self.shares.find_version(share)
         self.grants.revoke(row.share, version, contact=contact, reason=reason)
         return self.shares.info(row)
 
     async def share_extend(self, *, share: str, until: int, contact: str = "", reason: str = "") -> values.ShareInfo:
-        row, version = self._versions(share)
+        row, version = self.shares.find_version(share)
         self.grants.extend(row.share, version, contact=contact, until=until, reason=reason)
         return self.shares.info(row)
 
-    def _versions(self, text: str) -> tuple[shares.ShareRow, int]:
-        """The share that a text names, and the one version it names (0: all)."""
-        return self.shares.find_version(text)
-
-    async def request_extension(self, *, share: str, until: int, reason: str = "") -> values.InboxItem:
-        key = self.inbox.ask_extension(share, until=until, reason=reason)
-        self.peers.wake(key)
-        return self.inbox.item(self.inbox.find(share))
+    async def request_extension(self, *, share: str, until: int, sender: str = "", reason: str = "") -> values.InboxItem:
+        grant = self.inbox.ask_extension(share, sender=sender, until=until, reason=reason)
+        self.peers.wake(grant.owner)
+        return self.inbox.item(grant)
 
     # --- inbox and transfers ------------------------------------------------------------------------------------------
     async def inbox_list(self) -> list[values.InboxItem]:
         self.core.require()
         return self.inbox.all()
 
-    async def receive(self, *, share: str, destination: str = "") -> values.TransferInfo:
-        return self._transfer(self.receiving.receive(share, destination=destination))
+    async def receive(self, *, share: str, sender: str = "", destination: str = "") -> values.TransferInfo:
+        return self._transfer(self.receiving.receive(share, sender=sender, destination=destination))
 
     async def transfer_list(self) -> list[values.TransferInfo]:
         self.core.require()
@@ -561,7 +564,7 @@ class Node(Verbs):
 
     def _transfer(self, row: TransferRow) -> values.TransferInfo:
         with self.core.database.begin() as tx:
-            share = shares.share(tx, row.share, row.version)
+            share = shares.share(tx, row.share, row.version, owner=row.owner(self.core.me))
             envelope = statements.get(tx, share.listing) if share else None
             receipts = statements.about(tx, row.transfer, "receipt")
         listing = parse(envelope, Listing).body if envelope else None

@@ -67,7 +67,7 @@ class Receipts:
     def entry(self, event: Event, row: TransferRow, **fields: object) -> Entry:
         """What this node does by itself with a transfer, under its study, site and category."""
         with self._core.database.begin() as tx:
-            share = rows.share(tx, row.share, row.version)
+            share = rows.share(tx, row.share, row.version, owner=row.owner(self._core.me))
         entry = Entry(
             event=event,
             object_type="transfer",
@@ -104,7 +104,7 @@ class Receipts:
             error=report.error,
         )
         with self._core.database.begin() as tx:
-            grant = rows.grant(tx, row.grant)
+            grant = rows.grant(tx, row.grant, owner=row.owner(self._core.me))
             accepts = statements.about(tx, row.transfer, "accept")
         assert grant is not None
         assert loaded.manifest is not None
@@ -229,8 +229,8 @@ class Receipts:
             if ack.body.receipt == signed.id:
                 return ack.envelope
         with self._core.database.begin() as tx:
-            share = rows.share(tx, row.share, row.version)
-            grant = rows.grant(tx, row.grant)
+            share = rows.share(tx, row.share, row.version, owner=row.owner(self._core.me))
+            grant = rows.grant(tx, row.grant, owner=row.owner(self._core.me))
             accepted = statements.is_about(tx, body.accept, body.transfer, "accept")
             told = len(statements.about(tx, body.transfer, "receipt"))
             kept = statements.is_about(tx, signed.id, body.transfer, "receipt")
@@ -302,7 +302,7 @@ class Receipts:
     def nothing_whole_sent(self, row: TransferRow) -> bool:
         """True when, by what this node noted before it sent, no whole file went out: evidence of its own, not the peer's word."""
         with self._core.database.begin() as tx:
-            share = rows.share(tx, row.share, row.version)
+            share = rows.share(tx, row.share, row.version, owner=row.owner(self._core.me))
             sent = transfers.arrived_chunks(tx, row.transfer)
         return share is not None and whole_files(self._catalog.load(share), sent)[0] == 0
 
@@ -333,7 +333,7 @@ class Receipts:
             row = found[0]
             receipts = [parse(item, Receipt) for item in statements.about(tx, row.transfer, "receipt")]
             acks = {parse(item, ReceiptAck).body.receipt: item for item in statements.about(tx, row.transfer, "receipt-ack")}
-            share = rows.share(tx, row.share, row.version)
+            share = rows.share(tx, row.share, row.version, owner=row.owner(self._core.me))
         if not receipts:
             raise InputError(
                 "receipt-none", "There is no receipt for this transfer yet.", hint="It comes when everything arrived."

@@ -130,24 +130,24 @@ class Receiving:
         self._locks: dict[str, asyncio.Lock] = {}
 
     # --- verbs --------------------------------------------------------------------------------------------------------
-    def receive(self, text: str, *, destination: str = "") -> TransferRow:
+    def receive(self, text: str, *, sender: str = "", destination: str = "") -> TransferRow:
         """Start, or go on with, receiving an offer.
 
         Raises:
-            InputError: ``offer-unknown``, ``contact-unverified``, ``already-received``, ``destination-unusable``.
+            InputError: of ``Inbox.find``; ``contact-unverified``, ``already-received``, ``destination-unusable``.
         """
         self._core.require()
-        grant = self._inbox.find(text)
-        sender = self._contacts.get(grant.owner)
-        if sender is None or sender.state != "verified":
+        grant = self._inbox.find(text, sender=sender)
+        contact = self._contacts.get(grant.owner)
+        if contact is None or contact.state != "verified":
             raise InputError(
                 "contact-unverified",
                 "You have not verified who the sender is.",
                 hint="Ask for their six words over the telephone, then `labxchange contact verify`.",
             )
         with self._core.database.begin() as tx:
-            known = [row for row in transfers.of_grant(tx, grant.grant) if row.direction == "in" and row.state != "cancelled"]
-            share = rows.share(tx, grant.share, grant.version)
+            known = [row for row in transfers.incoming_of(tx, grant.grant, owner=grant.owner) if row.state != "cancelled"]
+            share = rows.share(tx, grant.share, grant.version, owner=grant.owner)
         assert share is not None
         if known and known[-1].state in ("verified", "completed"):
             raise InputError(
@@ -258,7 +258,7 @@ class Receiving:
     # --- state --------------------------------------------------------------------------------------------------------
     def entry(self, event: Event, row: TransferRow, **fields: object) -> Entry:
         with self._core.database.begin() as tx:
-            share = rows.share(tx, row.share, row.version)
+            share = rows.share(tx, row.share, row.version, owner=row.peer)
         base = Entry(
             event=event,
             object_type="transfer",
@@ -299,18 +299,18 @@ class Receiving:
         """The contact may be there again: try now."""
         self._nudges.setdefault(key, asyncio.Event()).set()
 
-    def grant_changed(self, grant: str) -> None:
+    def grant_changed(self, grant: str, *, owner: str) -> None:
         """A grant was extended: go on with what it had ended."""
         with self._core.database.begin() as tx:
-            cut = [row for row in transfers.of_grant(tx, grant) if row.direction == "in" and row.state == "cut"]
+            cut = [row for row in transfers.incoming_of(tx, grant, owner=owner) if row.state == "cut"]
         for row in cut:
             with contextlib.suppress(InputError):  # a person is giving it up
                 self.resume(row.transfer)
 
-    def grant_ended(self, grant: str, code: str) -> None:
+    def grant_ended(self, grant: str, code: str, *, owner: str) -> None:
         """The sender ended a grant: what runs under it stops, and says exactly what had arrived."""
         with self._core.database.begin() as tx:
-            live = [row for row in transfers.of_grant(tx, grant) if row.direction == "in" and row.state in LIVE]
+            live = [row for row in transfers.incoming_of(tx, grant, owner=owner) if row.state in LIVE]
         for row in live:
             running = self._running.get(row.transfer)
             if running is None or running.task.done():
@@ -414,7 +414,7 @@ class Receiving:
     def _grant_over(self, row: TransferRow) -> bool:
         """True after the grant's end; nobody has to be asked then. An extension begins it anew."""
         with self._core.database.begin() as tx:
-            grant = rows.grant(tx, row.grant)
+            grant = rows.grant(tx, row.grant, owner=row.peer)
         return grant is not None and grant.not_after <= self._core.clock.now() and not self._core.clock.in_doubt
 
     def _wait(self, transfer: str, error: LabxchangeError) -> None:
@@ -478,8 +478,8 @@ class Receiving:
     async def _attempt(self, row: TransferRow) -> None:
         channel = await self._connect(row.peer)
         with self._core.database.begin() as tx:
-            grant = rows.grant(tx, row.grant)
-            share = rows.share(tx, row.share, row.version)
+            grant = rows.grant(tx, row.grant, owner=row.peer)
+            share = rows.share(tx, row.share, row.version, owner=row.peer)
         assert grant is not None
         assert share is not None
         await self._listing(channel, share)

@@ -218,7 +218,7 @@ class Serving:
             None,
         )
         with self._core.database.begin() as tx:
-            candidates = rows.grants_for(tx, row.key, share, version)
+            candidates = rows.grants_for(tx, row.key, share, version, owner=self._core.me)
         for grant in candidates:
             answer = (decide(request, self._facts(row, grant, transfer), self._core.clock.now()), grant)
             if isinstance(answer[0], Allow):
@@ -229,7 +229,7 @@ class Serving:
         with self._core.database.begin() as tx:
             current = self._contacts.get(row.key)
             known = transfers.transfer(tx, transfer) if transfer else None
-            share = rows.share(tx, grant.share, grant.version) if grant else None
+            share = rows.share(tx, grant.share, grant.version, owner=self._core.me) if grant else None
             taken = transfers.slots_taken(tx, grant.grant, row.key, without=transfer) if grant else 0
         return Facts(
             owner=self._core.me,
@@ -291,8 +291,8 @@ class Serving:
 
     def _share(self, share: str, version: int) -> ShareRow:
         with self._core.database.begin() as tx:
-            row = rows.share(tx, share, version)
-        if row is None or row.owner != self._core.me:
+            row = rows.share(tx, share, version, owner=self._core.me)
+        if row is None:
             raise RefusedError("grant-unknown", "There is no grant for this share version.", hint="Ask the sender to share it.")
         return row
 
@@ -593,7 +593,7 @@ class Serving:
         if contact is None:
             return ""
         with self._core.database.begin() as tx:
-            grant = rows.grant(tx, row.grant)
+            grant = rows.grant(tx, row.grant, owner=self._core.me)
         request = Request(requester=row.peer, action="read", share=row.share, version=row.version, transfer=row.transfer)
         answer = decide(request, self._facts(contact, grant, row.transfer), self._core.clock.now())
         return answer.code if isinstance(answer, Deny) and answer.code in _ENDS else ""
@@ -692,7 +692,7 @@ class Serving:
         now = self._core.clock.now()
         with self._core.database.begin() as tx:
             waiting = [row for row in transfers.of_peer(tx, key) if row.direction == "out" and row.state == "waiting"]
-            granted = [rows.grant(tx, row.grant) for row in waiting]
+            granted = [rows.grant(tx, row.grant, owner=self._core.me) for row in waiting]
         return any(grant is not None and not grant.ended and grant.not_after > now for grant in granted)
 
     def forget_running(self) -> None:

@@ -127,7 +127,7 @@ class Shares:
     def _inherit(self, terms: Terms, share_id: str) -> Terms:
         """A new version keeps the name and place of the share unless told otherwise."""
         with self._core.database.begin() as tx:
-            row = rows.share(tx, share_id, rows.newest_version(tx, share_id, self._core.me))
+            row = rows.share(tx, share_id, rows.newest_version(tx, share_id, self._core.me), owner=self._core.me)
             assert row is not None
             envelope = statements.get(tx, row.statement)
         assert envelope is not None
@@ -280,7 +280,7 @@ class Shares:
 
     def _now(self, tx: Connection, row: ShareRow, state: Literal["available", "failed"]) -> ShareRow:
         """The row in its new state, unless the share was retracted while it was hashed."""
-        current = rows.share(tx, row.share, row.version)
+        current = rows.share(tx, row.share, row.version, owner=self._core.me)
         return replace(row, state=current.state if current is not None and current.state == "retracted" else state)
 
     def _fail(self, row: ShareRow, error: LabxchangeError) -> None:
@@ -350,10 +350,10 @@ class Shares:
 
     def info(self, row: ShareRow) -> ShareInfo:
         with self._core.database.begin() as tx:
-            current = rows.share(tx, row.share, row.version) or row
+            current = rows.share(tx, row.share, row.version, owner=self._core.me) or row
             envelope = statements.get(tx, current.listing)
             signed = statements.get(tx, current.manifest) if current.manifest else None
-            grants = rows.grants_of(tx, row.share, row.version)
+            grants = rows.grants_of(tx, row.share, row.version, owner=self._core.me)
         assert envelope is not None
         listing = parse(envelope, Listing).body
         manifest = parse(signed, Manifest).body if signed else None

@@ -107,12 +107,12 @@ class Taking:
     def _grant(self, key: str, envelope: bytes) -> list[bytes]:
         signed = self._own(key, envelope, Grant)
         if self._inbox.take_grant(signed):
-            self._receiving.grant_changed(signed.body.grant)
+            self._receiving.grant_changed(signed.body.grant, owner=key)
         return []
 
     def _revocation(self, key: str, envelope: bytes) -> list[bytes]:
         grant = self._inbox.take_revocation(self._own(key, envelope, Revocation))
-        self._receiving.grant_ended(grant, "grant-revoked")
+        self._receiving.grant_ended(grant, "grant-revoked", owner=key)
         return []
 
     def _known(self, statement: str) -> bool:
@@ -165,9 +165,9 @@ class Taking:
                 transfers.put_transfer(tx, fresh)
         if direction == "in":
             with self._core.database.begin() as tx:
-                grant = rows.grant(tx, row.grant)
+                grant = rows.grant(tx, row.grant, owner=key)
             if grant is not None and signed.body.code == "grant-expired" and grant.not_after <= signed.body.issued:
-                self._receiving.grant_ended(row.grant, signed.body.code)
+                self._receiving.grant_ended(row.grant, signed.body.code, owner=key)
             else:
                 self._receiving.cut_told(row.transfer)
         else:
@@ -211,9 +211,9 @@ class Taking:
     def _extension(self, key: str, envelope: bytes) -> list[bytes]:
         signed = self._own(key, envelope, ExtensionRequest)
         with self._core.database.begin() as tx:
-            row = rows.grant(tx, signed.body.grant)
-            named = row is not None and key in rows.recipients(tx, row.grant)
-        if row is None or row.owner != self._core.me or not named:
+            row = rows.grant(tx, signed.body.grant, owner=self._core.me)
+            named = row is not None and key in rows.recipients(tx, row)
+        if row is None or not named:
             raise PeerError("grant-unknown", "A request names a grant that is not its issuer's.")
         if self._known(signed.id):
             return []

@@ -35,6 +35,10 @@ class TransferRow(Row, frozen=True, kw_only=True):
     done_files: int = 0
     report: bytes = b""
 
+    def owner(self, me: str) -> str:
+        """Whose share it is of: the peer's, or that of this node's own key ``me``."""
+        return self.peer if self.direction == "in" else me
+
 
 def transfer(tx: Connection, transfer_id: str) -> TransferRow | None:
     found = read(tx, transfers, TransferRow, transfers.c.transfer == transfer_id)
@@ -49,8 +53,14 @@ def incoming(tx: Connection) -> list[TransferRow]:
     return all_transfers(tx, transfers.c.direction == "in")
 
 
-def of_grant(tx: Connection, grant_id: str) -> list[TransferRow]:
-    return all_transfers(tx, transfers.c.grant == grant_id)
+def incoming_of(tx: Connection, grant_id: str, *, owner: str) -> list[TransferRow]:
+    """What came, or comes, under a grant that ``owner`` gave."""
+    return all_transfers(tx, transfers.c.direction == "in", transfers.c.peer == owner, transfers.c.grant == grant_id)
+
+
+def outgoing_of(tx: Connection, grant_id: str) -> list[TransferRow]:
+    """What went, or goes, out under one's own grant."""
+    return all_transfers(tx, transfers.c.direction == "out", transfers.c.grant == grant_id)
 
 
 def of_peer(tx: Connection, peer: str) -> list[TransferRow]:
