@@ -22,6 +22,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
+
 from labxchange.settings import SOFTWARE
 from tests.bench import network, peers, report, rows
 from tests.bench.measure import OURS, Bench, Run, workspace
@@ -79,7 +81,12 @@ def parser() -> argparse.ArgumentParser:
     add("--cc", default="cubic,bbr", help="TCP congestion controls of the peers")
     add("--repeat", type=int, default=3, help="runs of each; the median stands for them")
     add("--scale", type=float, default=1.0, help="share of each row's bytes or files")
-    add("--window", type=float, default=0.0, help="seconds after which a run is stopped and extrapolated; 0: none")
+    add(
+        "--window",
+        type=float,
+        default=60.0,
+        help="seconds after which a run is stopped and extrapolated; ours has twice its bound",
+    )
     add("--netlab", default=os.environ.get("LABXCHANGE_NETLAB", ""), help="an emulator with `up`, `exec HOST` and `down`")
     add("--require-lanes", action=argparse.BooleanOptionalAction, default=lanes_exist(), help="a fallback is a failure")
     add("--note", default="", help="what a reader of the result has to know")
@@ -127,19 +134,7 @@ def measure(given: argparse.Namespace, command: str) -> report.Document:
         print(
             "No network of our own here: only the loopback address. Limited paths need root, and --netlab or netem.", flush=True
         )
-    found: list[Run] = []
-    with workspace() as place:
-        bench = Bench(net, account=who, place=place, window_s=given.window)
-        for row in chosen:
-            joined = others if row.peers else []
-            found += bench.row(
-                row,
-                peers=[peer for peer in joined if row.files == 1 or peer.tree],
-                controls=controls,
-                repeat=given.repeat,
-                told=lambda run: print(report.line(run), flush=True),
-            )
-    return report.Document(
+    document = report.Document(
         command=command,
         started=f"{started:%Y-%m-%d %H:%M} UTC",
         note=given.note,
@@ -150,9 +145,22 @@ def measure(given: argparse.Namespace, command: str) -> report.Document:
         repeat=given.repeat,
         window_s=given.window,
         missing=missing,
-        rows=tuple(chosen),
-        runs=tuple(found),
+        rows=(),
+        runs=(),
     )
+    with workspace() as place:
+        bench = Bench(net, account=who, place=place, window_s=given.window)
+        for row in chosen:
+            joined = [peer for peer in others if row.peers and (row.files == 1 or peer.tree)]
+            runs = bench.row(row, peers=joined, controls=controls, repeat=given.repeat, told=_tell)
+            document = msgspec.structs.replace(document, rows=(*document.rows, row), runs=(*document.runs, *runs))
+            if given.json:
+                report.save(document, given.json)  # a long run that is ended early keeps what it has
+    return document
+
+
+def _tell(run: Run) -> None:
+    print(report.line(run), flush=True)
 
 
 def failures(document: report.Document, *, require_lanes: bool) -> list[str]:
@@ -200,8 +208,6 @@ def main(words: Sequence[str]) -> int:
     given = parser().parse_args(words)
     document = measure(given, spoken(words))
     print(f"\n{report.text(document)}")
-    if given.json:
-        report.save(document, given.json)
     if given.plot:
         report.draw(document, given.plot)
     wrong = failures(document, require_lanes=given.require_lanes)

@@ -6,12 +6,12 @@ and its time is extrapolated from the second half. Peers keep the machine's sock
 not). TCP peers run once for each congestion control, set on both hosts. Settings: as they come, but aria2 with 16 connections,
 and uftp, which has no congestion control, with 95 % of the link as its rate, given by hand.
 
-Commands may use {a} {b} (addresses), {src} {dst} {etc} (folders), {rate} (kbit/s), {python}.
+Programs are looked for on PATH, modules in the python3 found there. Commands may use {a} {b} (addresses), {src} {dst} {etc}
+(folders), {files}, {rate} (kbit/s), {python} (this one).
 """
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -151,11 +151,11 @@ PEERS = (
     Peer(
         name="iroh",
         needs=("module:iroh",),
-        servers=(Server("a", "{python} -m tests.bench.peer_iroh send {a} {src} {etc}", ready="iroh-ticket"),),
+        servers=(Server("a", "python3 -m tests.bench.peer_iroh send {a} {src} {etc}", ready="iroh-ticket"),),
         client="b",
         tcp=False,
-        file="{python} -m tests.bench.peer_iroh receive {a},{b} {dst} {etc}",
-        tree="{python} -m tests.bench.peer_iroh receive {a},{b} {dst} {etc}",
+        file="python3 -m tests.bench.peer_iroh receive {a},{b} {dst} {etc}",
+        tree="python3 -m tests.bench.peer_iroh receive {a},{b} {dst} {etc}",
         note="QUIC and BLAKE3, import and export included",
     ),
 )
@@ -171,9 +171,9 @@ def missing(peer: Peer) -> list[str]:
 def _there(need: str) -> bool:
     kind, _, name = need.rpartition(":")
     if kind == "module":
-        return importlib.util.find_spec(name) is not None
+        return not subprocess.run(["python3", "-c", f"import {name}"], cwd="/", capture_output=True, check=False).returncode
     if kind == "header":
-        return Path("/usr/include", name).exists()
+        return any(Path("/usr/include", folder, name).exists() for folder in ("", Path(name).stem))
     return shutil.which(name) is not None
 
 
@@ -259,7 +259,7 @@ class Course:
         while (now := time.monotonic()) - began < window_s:
             written = payload.written_bytes(self._destination)
             yield now - began, written
-            if all(process.ended() for process in running):
+            if not (working := [process for process in running if not process.ended()]):
                 settled = settled or now
                 if running[0].code or written >= wanted or now - settled > _SETTLE_S:
                     return
@@ -267,7 +267,7 @@ class Course:
                 continue
             for side in sides.values():
                 side.sample()
-            time.sleep(_LOOK_S)
+            working[0].wait(_LOOK_S)
 
     def _wait(self, server: Server, process: Process) -> None:
         deadline = time.monotonic() + _READY_S

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import subprocess
 import time
@@ -89,6 +90,15 @@ class Process:
                 self.code = self._popen.returncode = os.waitstatus_to_exitcode(status)
                 self.cpu_s = usage.ru_utime + usage.ru_stime
         return self.code is not None
+
+    def wait(self, timeout_s: float) -> None:
+        """Until it ends, to the millisecond, or until the time is over."""
+        with contextlib.suppress(ProcessLookupError):
+            descriptor = os.pidfd_open(self.pid)
+            try:
+                select.select([descriptor], [], [], timeout_s)
+            finally:
+                os.close(descriptor)
 
     def stop(self) -> None:
         """SIGTERM to its session, SIGKILL to what stays, and wait."""

@@ -26,6 +26,7 @@ _HEAD = (
     "CPU s/GiB a + b",
     "MiB a / b",
     "datagrams a call",
+    "other load",
     "plane",
     "bars",
 )
@@ -58,7 +59,7 @@ def save(document: Document, path: Path) -> None:
 
 def median(runs: Sequence[Run]) -> Run | None:
     """The run with the median time: of complete ones where there are some; none when nothing was measured."""
-    good = [run for run in runs if run.goodput_mbit and not run.error]
+    good = [run for run in runs if run.seconds and not run.error]
     good = [run for run in good if run.complete] or good
     ordered = sorted(good, key=lambda run: run.seconds)
     return ordered[(len(ordered) - 1) // 2] if ordered else None
@@ -97,7 +98,7 @@ def cells(document: Document, row: Row) -> tuple[str, ...]:
     listed = f" + {_number(run.listed_s)}" if row.bar.seconds else ""
     return (
         row.title,
-        _size(run.bytes),
+        _size(run.bytes) if run.files == 1 else f"{run.files:,} files, {_size(run.bytes)}",
         f"{about}{_number(run.seconds)}{listed}",
         _number(bound) if row.bar.bound else "-",
         f"{about}{_number(run.goodput_mbit)}",
@@ -105,8 +106,9 @@ def cells(document: Document, row: Row) -> tuple[str, ...]:
         f"{run.sender.cpu_s_per_gib:.2f} + {run.receiver.cpu_s_per_gib:.2f}",
         f"{run.sender.process_mib:.0f} / {run.receiver.process_mib:.0f}",
         "-" if run.datagrams_per_call is None else f"{run.datagrams_per_call:.1f}",
+        f"{run.other:.0%}",
         run.plane or "-",
-        "; ".join(_verdict(verdict) for verdict in judge(row, run) if row.kind != "flow" or run.share) or "-",
+        "; ".join(_verdict(verdict) for verdict in judge(row, run)) or "-",
     )
 
 
