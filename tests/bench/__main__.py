@@ -197,7 +197,9 @@ def write_report(words: Sequence[str]) -> int:
     document, before = report.load(given.run), report.load(given.before) if given.before else None
     plot = given.out.with_suffix(".png")
     report.draw(document, plot, before=before)
-    given.out.write_text(report.page(document, before=before, plot=plot.name), encoding="utf-8")
+    inputs = [path.resolve().relative_to(ROOT) for path in (given.run, given.before) if path is not None]
+    made_by = shlex.join(["report", *map(str, inputs)])
+    given.out.write_text(report.page(document, before=before, plot=plot.name, made_by=made_by), encoding="utf-8")
     print(f"{given.out}, {plot}")
     return 0
 

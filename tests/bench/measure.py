@@ -26,8 +26,8 @@ from tests.bench import flow, payload
 from tests.bench.network import Network, socket_limits
 from tests.bench.nodes import ROOT, BenchNode, Moved, Stuck, fetch, meet, offer, rate_at_the_end
 from tests.bench.peers import Course, Peer
-from tests.bench.processes import Account, Side, machine_busy_s
-from tests.bench.rows import GIB, MIB, Bar, Row, Verdict, bound_s
+from tests.bench.processes import Account, Side, machine_busy_s, sample
+from tests.bench.rows import GIB, MIB, Bar, Row, Verdict, bound_s, drops_allowed
 
 OURS = "labxchange"
 _SAMPLE_S = 0.25
@@ -87,6 +87,8 @@ def judge(row: Row, run: Run) -> list[Verdict]:
 
     sides = [use for use in (run.sender, run.receiver) if use is not None]
     most("seconds", bound_s(row.path, run.bytes) if bar.bound else 0.0, run.seconds)
+    if run.queue_drops is not None:
+        most("dropped by the queue", drops_allowed(row.path, run.bytes) if bar.bound else 0.0, run.queue_drops)
     least("of link", bar.of_link, run.goodput_mbit / row.path.rate_mbit if row.path.rate_mbit else None)
     least("Mbit/s", bar.goodput_mbit, run.goodput_mbit)
     most("seconds with listing", bar.seconds, run.seconds + run.listed_s)
@@ -289,8 +291,7 @@ async def sampling(sides: dict[str, Side], *, whole: bool) -> AsyncIterator[Call
 
     async def look() -> None:
         while True:
-            for side in sides.values():
-                side.sample()
+            sample(sides.values())
             await asyncio.sleep(_SAMPLE_S)
 
     for side in sides.values():

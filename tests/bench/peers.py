@@ -24,20 +24,23 @@ import msgspec
 
 from tests.bench import payload
 from tests.bench.network import Network
-from tests.bench.processes import Process, Side, machine_busy_s
+from tests.bench.processes import Process, Side, machine_busy_s, sample
 from tests.bench.rows import Row
 
 _READY_S = 20.0
 _UDP_READY_S = 0.7
 _SETTLE_S = 5.0
 _LOOK_S = 0.1
+_LOOK_SHARE = 20.0
+"""Looking at many files takes a while: not more than this part of the time."""
 
 _SSH = "-F none -p 2222 -i {etc}/id -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR"
 _HERE = Path(__file__).parent
 
 
 class Server(msgspec.Struct, frozen=True):
-    """A command on a host, ready when it listens on a TCP port, or when ``{etc}/ready`` names exist, or after a moment."""
+    """A command on a host: ready when it listens on TCP ``port``, when the file ``ready`` is in {etc}, or after a moment. A
+    ``late`` one starts with the client."""
 
     host: str
     command: str
@@ -240,8 +243,7 @@ class Course:
         samples = list(self._watch(running, sides, began=began, window_s=window_s))
         seconds, complete = time.monotonic() - began, all(process.ended() for process in running)
         busy_s = machine_busy_s() - busy_s
-        for side in sides.values():
-            side.sample()
+        sample(sides.values())
         error = self._log.read_text(errors="replace")[-300:] if client.code else ""
         intact = complete and not client.code and self._same()
         return Outcome(
@@ -265,9 +267,9 @@ class Course:
                     return
                 time.sleep(0.01)
                 continue
-            for side in sides.values():
-                side.sample()
-            working[0].wait(_LOOK_S)
+            sample(sides.values())
+            looked_s = time.monotonic() - now
+            working[0].wait(max(_LOOK_S, _LOOK_SHARE * looked_s))
 
     def _wait(self, server: Server, process: Process) -> None:
         deadline = time.monotonic() + _READY_S

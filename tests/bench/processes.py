@@ -13,7 +13,7 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -131,11 +131,10 @@ class Side:
         """The clock starts: what was used until now does not count."""
         self._before_s = self._cpu_s()
         self.peak_sum_bytes = self.peak_process_bytes = 0
-        self.sample()
 
-    def sample(self) -> None:
-        """Look at the memory; to be called a few times a second."""
-        sizes = [resident_bytes(pid) for pid in _below([process.pid for process in self.processes], _table())]
+    def look(self, table: dict[int, tuple[int, float]]) -> None:
+        """Remember the memory, if it is the highest."""
+        sizes = [resident_bytes(pid) for pid in _below([process.pid for process in self.processes], table)]
         self.peak_sum_bytes = max(self.peak_sum_bytes, sum(sizes))
         self.peak_process_bytes = max(self.peak_process_bytes, max(sizes, default=0))
 
@@ -152,3 +151,10 @@ class Side:
     def stop(self) -> None:
         for process in reversed(self.processes):
             process.stop()
+
+
+def sample(sides: Iterable[Side]) -> None:
+    """Look at the memory of all sides; to be called a few times a second."""
+    table = _table()
+    for side in sides:
+        side.look(table)

@@ -95,6 +95,12 @@ def bound_s(path: Path, count_bytes: int) -> float:
     return count_bytes * 8 / (OF_CEILING * path.ceiling_mbit * 1e6) + ROUND_TRIPS * path.rtt_ms / 1000
 
 
+def drops_allowed(path: Path, count_bytes: int) -> float:
+    """Packets that a sender may lose to its own excess: 1.5 times what the path holds, and 1 % of what it sends."""
+    held = path.rate_mbit * 1e3 * path.rtt_ms / 8 / path.mtu
+    return 1.5 * held + 0.01 * count_bytes / (path.mtu - OVERHEAD_BYTES)
+
+
 def scaled(row: Row, scale: float) -> Row:
     """The row with less to move: smaller files where it is one file, fewer files where there are many, a shorter time beside
     another flow, but long enough for two of them to settle."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,8 +16,8 @@ import pytest
 from tests.bench import __main__ as bench
 from tests.bench import measure, network, payload, peers, report, rows
 from tests.bench.measure import Run, Use
-from tests.bench.nodes import rate_at_the_end
-from tests.bench.processes import Side
+from tests.bench.nodes import ROOT, rate_at_the_end
+from tests.bench.processes import Side, sample
 from tests.bench.rows import GIB, MIB, Bar, Row
 from tests.bench.rows import Path as Wire
 
@@ -95,13 +96,16 @@ def test_every_row_has_its_own_name_and_can_be_made_smaller() -> None:
         (Bar(datagrams_per_call=8), {}, False),
         (Bar(datagrams_per_call=8), {"datagrams_per_call": 27.3}, True),
         (Bar(spread=0.2), {"spread": 0.21}, False),
+        (Bar(bound=True), {"seconds": 19.0, "queue_drops": 10_000_000}, False),
         (Bar(share=1 / 3), {"share": 0.6, "other_share": 0.3}, False),
         (Bar(share=0.25), {"share": 0.6, "other_share": 0.3}, True),
     ],
 )
 def test_a_bar_is_judged_by_its_number(bar: Bar, changes: dict[str, Any], holds: bool) -> None:
     row = msgspec.structs.replace(LOSSY, bar=bar)
-    assert [verdict.holds for verdict in measure.judge(row, run_of(row, **changes))] == [holds]
+    found = measure.judge(row, run_of(row, **changes))
+    assert found
+    assert all(verdict.holds for verdict in found) is holds
 
 
 def test_a_run_that_was_stopped_is_extrapolated_from_its_second_half() -> None:
@@ -148,7 +152,7 @@ def test_cpu_time_and_memory_are_those_of_the_whole_tree(tmp_path: Path) -> None
     shell = side.start(words, log=tmp_path / "log")
     try:
         assert worked.read_text() == "yes"
-        side.sample()
+        sample([side])
         assert 0.4 < side.cpu_s() < 5
         assert 64 * MIB < side.peak_process_bytes < side.peak_sum_bytes < 400 * MIB
         go_on.write_text("go on")
@@ -202,8 +206,20 @@ def test_the_page_shows_what_was_measured() -> None:
     assert "| 1 Gbit/s, 100 ms, 1 % | 2 GiB | 18 | 19.7 | 954 | 95.4% | 1.50 + 1.50 | 120 / 120 | - |" in text
     assert "| aria2-16 bbr | ~837 |" in text
     assert "| 1 Gbit/s, 100 ms, 1 % | 42.9 | 954 | 22.2 | quic-stream | lanes |" in text
+    assert "loss1: ahead of all" in text
+    assert "loss1: not ahead of scp" in report.page(document(slow, msgspec.structs.replace(peer, what="scp", control="")))
     assert "seconds 400 MISSED" in report.page(before)
     assert "aria2-16 bbr" in report.text(after)
+
+
+def test_the_committed_page_is_made_from_the_committed_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page names the words that make it; said again they make the same one."""
+    page = ROOT / "docs" / "performance.md"
+    text = page.read_text(encoding="utf-8")
+    words = re.findall(r"`python -m tests[.]bench report ([^`]+)`", text)[0].split()
+    monkeypatch.setattr(report, "draw", lambda *_, **__: None)
+    assert bench.write_report([*(str(ROOT / word) for word in words), "--out", str(tmp_path / page.name)]) == 0
+    assert (tmp_path / page.name).read_text(encoding="utf-8") == text
 
 
 def test_a_document_survives_its_file(tmp_path: Path) -> None:
