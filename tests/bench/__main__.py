@@ -24,6 +24,7 @@ from pathlib import Path
 
 import msgspec
 
+import labxchange
 from labxchange.settings import SOFTWARE
 from tests.bench import network, peers, report, rows
 from tests.bench.measure import OURS, Bench, Run, workspace
@@ -65,7 +66,9 @@ def machine() -> dict[str, str]:
 
 
 def _revision() -> str:
-    told = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    """The commit of the source that is measured, which PYTHONPATH may have chosen: an older one, to compare with."""
+    place = Path(labxchange.__file__).parent
+    told = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=place, capture_output=True, text=True, check=False)
     return told.stdout.strip()
 
 
@@ -173,7 +176,7 @@ def failures(document: report.Document, *, require_lanes: bool) -> list[str]:
         if run.error:
             found.append(f"{name}: {run.error}")
         elif require_lanes and run.plane and run.plane != LANES:
-            found.append(f"{name}: the bytes went over {run.plane}, not over lanes")
+            found.append(f"{name}: the bytes went over {run.plane}, not over lanes: {run.plane_reason or 'no reason told'}")
         elif require_lanes and run.row == "joined" and (run.datagrams_per_call or 0) < _DATAGRAMS_MIN:
             found.append(f"{name}: {run.datagrams_per_call} datagrams a call on the listening side, at least {_DATAGRAMS_MIN}")
     return found

@@ -60,6 +60,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     sender: Use | None = None
     receiver: Use | None = None
     plane: str = ""
+    plane_reason: str = ""
     datagrams_per_call: float | None = None
     spread: float | None = None
     share: float | None = None
@@ -197,7 +198,7 @@ class Bench:
             busy_s = machine_busy_s() - busy_before
         done = sum(item.done_bytes for item in moved)
         run = self._used(blank, sides, done=done, watched_s=watched_s, busy_s=busy_s)
-        run = msgspec.structs.replace(run, listed_s=round(listed_s, 3))
+        run = msgspec.structs.replace(run, listed_s=round(listed_s, 3), **_planes(moved))
         if beside is not None:
             return self._shares(row, run, done=done, other=_counted(beside), watched_s=watched_s)
         run = msgspec.structs.replace(run, **_times(blank.bytes, moved))
@@ -312,9 +313,13 @@ def _times(wanted: int, moved: Sequence[Moved]) -> dict[str, object]:
     return {
         **_rate(wanted, seconds),
         "complete": all(one.complete for one in moved),
-        "plane": ", ".join(sorted({one.plane for one in moved})),
         "datagrams_per_call": min(told, default=None),
     }
+
+
+def _planes(moved: Sequence[Moved]) -> dict[str, str]:
+    """What carried the transfers, each kind once."""
+    return {name: ", ".join(sorted({getattr(one, name) for one in moved} - {""})) for name in ("plane", "plane_reason")}
 
 
 def _rate(wanted: int, seconds: float) -> dict[str, object]:

@@ -107,7 +107,7 @@ def cells(document: Document, row: Row) -> tuple[str, ...]:
         f"{run.sender.process_mib:.0f} / {run.receiver.process_mib:.0f}",
         "-" if run.datagrams_per_call is None else f"{run.datagrams_per_call:.1f}",
         f"{run.other:.0%}",
-        run.plane or "-",
+        f"{run.plane or '-'}{f' ({run.plane_reason})' if run.plane_reason else ''}",
         "; ".join(_verdict(verdict) for verdict in judge(row, run)) or "-",
     )
 
