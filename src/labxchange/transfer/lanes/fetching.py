@@ -12,6 +12,8 @@ import contextlib
 from collections.abc import Callable, Sequence
 from typing import Final
 
+import numpy as np
+
 from labxchange.dataset.listing import Line
 from labxchange.errors import InputError, LabxchangeError, PeerError, RefusedError, UnavailableError
 from labxchange.files.quarantine import Quarantine
@@ -44,11 +46,24 @@ CLOSE_S: Final = 5.0
 class _Request:
     """A fetch under way: what has not come."""
 
-    def __init__(self, asked: Sequence[Interval], leg: Leg, sink: Sink) -> None:
+    def __init__(self, asked: Sequence[Interval], leg: Leg, sink: Sink, *, size: int) -> None:
         self.left = {chunk for first, last in asked for chunk in range(first, last + 1)}
         self.leg = leg
         self.sink = sink
         self.moved = asyncio.Event()
+        self._left_bytes = size
+        leg.asked += size
+
+    def take(self, chunk: int, length: int) -> None:
+        """A chunk came, or will not come."""
+        self.left.discard(chunk)
+        self._left_bytes -= length
+        self.leg.asked -= length
+
+    def end(self) -> None:
+        """Nothing more is waited for."""
+        self.leg.asked -= self._left_bytes
+        self._left_bytes = 0
 
 
 class LaneFetching:
@@ -214,19 +229,18 @@ class LaneFetching:
         return next((leg for leg in self.legs if leg.lane == lane), None)
 
     def _on_chunks(self, chunks: Sequence[messages.Came]) -> None:
+        files, lengths = self._line.places(np.fromiter((came.chunk for came in chunks), np.int64, len(chunks)))
         ended: dict[_Request, list[Ended]] = {}
-        for came in chunks:
+        for came, file, length in zip(chunks, files.tolist(), lengths.tolist(), strict=True):
             request = self._requests.pop(came.chunk, None)
             if request is None:
                 continue
-            place = self._line.chunk_at(came.chunk)
             wrong = "" if came.digest == expected(self._digests, came.chunk) else came.digest.hex()
             if wrong:
-                self._tainted.add(place.file)  # the worker's SHA-256 of this file went over wrong bytes
-            record = b"" if place.file in self._tainted else came.record
-            request.left.discard(came.chunk)
-            request.leg.asked -= place.length
-            ended.setdefault(request, []).append(Ended(came.chunk, place.length, wrong, record))
+                self._tainted.add(file)  # the worker's SHA-256 of this file went over wrong bytes
+            record = b"" if file in self._tainted else came.record
+            request.take(came.chunk, length)
+            ended.setdefault(request, []).append(Ended(came.chunk, length, wrong, record))
         for request, done in ended.items():
             request.sink.done(done)
             request.moved.set()
@@ -261,10 +275,8 @@ class LaneFetching:
         if not usable:
             raise self.legs[-1].over or UnavailableError("lane-silent", "No lane is open.")
         leg = min(usable, key=lambda leg: leg.asked)
-        request = _Request(asked, leg, sink)
-        for chunk in request.left:
-            self._requests[chunk] = request
-            leg.asked += self._line.chunk_at(chunk).length
+        request = _Request(asked, leg, sink, size=sum(self._line.span(first, last) for first, last in asked))
+        self._requests.update(dict.fromkeys(request.left, request))
         leg.worker.order(messages.Ask(lane=leg.lane, request=0, ranges=asked))
         try:
             async with await self._channel.open() as stream:
@@ -274,7 +286,7 @@ class LaneFetching:
             for chunk in request.left:
                 if self._requests.get(chunk) is request:
                     del self._requests[chunk]
-                    leg.asked -= self._line.chunk_at(chunk).length
+            request.end()
             self._end_retired()
 
     async def _follow(self, request: _Request, stream: Stream) -> None:
@@ -315,9 +327,8 @@ class LaneFetching:
         for file in sorted(named):
             chunks = missing[file]
             for chunk in chunks:
-                request.left.discard(chunk)
                 self._requests.pop(chunk, None)
-                request.leg.asked -= self._line.chunk_at(chunk).length
+                request.take(chunk, self._line.chunk_at(chunk).length)
             skipped.append((min(chunks), max(chunks)))
         if skipped:
             request.leg.worker.order(messages.Skip(lane=request.leg.lane, chunks=skipped))
