@@ -124,8 +124,9 @@ class Worker:
         """It died: everything it did is over, and everybody hears so."""
         self._disconnect()
         if self._process is not None:
-            self._process.poll()
-            log.warning("lane worker %d ended (exit code %s)", self.number, self._process.returncode)
+            self._process.kill()  # it closed its control socket: what is left of it does nothing
+            log.warning("lane worker %d ended (exit code %s)", self.number, self._process.wait())
+            self._process = None
         lanes, self.lanes = self.lanes, {}
         jobs, self.jobs = self.jobs, {}
         for lane, tell in lanes.items():
