@@ -46,7 +46,7 @@ def tell(tmp_path: Path, story: Story, *, recipient_dials: bool = False, workers
 def tree(folder: Path, *, large: int = 5 * MIB + 77, small: int = 60) -> dict[str, bytes]:
     chance = random.Random("tree")
     files = {f"small/{number:03d}.csv": chance.randbytes(chance.randrange(0, 40_000)) for number in range(small)}
-    files["large.bin"] = chance.randbytes(large)
+    files["large.bin"] = (chance.randbytes(MIB) * (large // MIB + 1))[:large]
     return write_files(folder, files)
 
 
@@ -146,7 +146,7 @@ def test_a_source_that_changes_meanwhile_is_named_and_never_passes(tmp_path: Pat
 
 def test_taking_a_grant_back_stops_what_was_asked_for(tmp_path: Path) -> None:
     async def story(ada: Node, bo: Node, place: Path) -> None:
-        tree(place / "data", large=400 * MIB, small=1)
+        tree(place / "data", large=300 * MIB, small=1)
         made = await share(ada, bo, place / "data")
         info = await bo.receive(share=made.share)
 
