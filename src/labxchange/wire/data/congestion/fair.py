@@ -1,215 +1,205 @@
 """The default: as fast as the path carries, whatever it loses by chance, and a fair share of it when others use it too.
 
-It models the path by three figures: the rate at which it delivers (the highest of ten round trips), the round trip without a queue
-(the lowest of ten seconds), and what it loses while no queue stands. It paces at delivery / (1 - loss).
 """
 
 from __future__ import annotations
 
-from collections import deque
+import math
 
 from labxchange.wire.data.congestion import Feedback
+from labxchange.wire.data.congestion.path import Path, Round
 
 DATAGRAM_BYTES = 1_200
 START_BYTES = 32 * DATAGRAM_BYTES
-ROUND_MIN_S = 0.010
-ROUNDS = 10
-CYCLE = 8
-RTT_MEMORY_S = 10.0
+START_GAIN = 1 / math.log(2)
+FLOOR_BYTES = 4 * DATAGRAM_BYTES
+REPORT_S = 0.010
+PUSH = 0.25
+YIELD_ROUNDS = 6
+YIELD_FLOOR = 0.5
+F0, F1 = 0.85, 1.05
+BACKOFF = 0.7
+BACK_ROUNDS = 3
+REFERENCE_BYTES_S = 12.5e6
 
 
 class Fair:
     def __init__(self, *, cap_bytes_s: float | None = None) -> None:
         self.cap_bytes_s = cap_bytes_s
-        self._forget()
+        self._begin()
 
-    def _forget(self) -> None:
+    def _begin(self) -> None:
+        self._path = Path()
         self._state = "start"
         self._window = float(START_BYTES)
-        self._rtt_min: float | None = None
-        self._rtt_min_at = 0.0
-        self._rtt_next = float("inf")  # the lowest of the last half of the memory
-        self._rates: deque[tuple[int, float]] = deque()
-        self._round = 0
-        self._seen_round = -1
-        self._round_at = 0.0
         self._gain = self._gain_before = 1.0
-        self._phase = 2
-        self._push = 0.25
-        self._lost = self._sent = 0.0
-        self._depth: float | None = None
-        self._depth_at = 0.0
-        self._contested = False
-        self._busy_rounds = 0
-        self._stubborn = 0.0
-        self._full_rate, self._full_rounds = 0.0, 0
+        self._phase = 0
+        self._length = 8
+        self._push = PUSH
         self._before_push = 0.0
-        self._clear_round()
-
-    def _clear_round(self) -> None:
-        self._r_acked = self._r_lost = 0
-        self._r_rtt_min, self._r_rtt_max = float("inf"), 0.0
-        self._r_rate = 0.0
-        self._r_limited = False
+        self._best, self._flat_rounds = 0.0, 0
+        self._recent: list[float] = []
+        self._shallow_s: float | None = None
+        self._contested = False
+        self._tested = 0
+        self._busy_rounds = 0
+        self._busy_base = 0.0
+        self._busy_queue = 0.0
+        self._busy_loss = False
+        self._stubborn = 0.0
+        self._settle = 0
+        self._back = 0
+        self._since_back = 0
 
     # what is asked
 
     @property
-    def base_bytes_s(self) -> float:
-        return max((rate for _, rate in self._rates), default=0.0) / (1.0 - self.loss)
-
-    @property
-    def loss(self) -> float:
-        return min(self._lost / self._sent, 0.5) if self._sent else 0.0
+    def _base(self) -> float:
+        return self._path.delivery_bytes_s / (1.0 - self._path.loss)
 
     @property
     def rate_bytes_s(self) -> float:
-        rtt = self._rtt_min or 0.1
-        rate = self._window / rtt if self._state == "start" else max(self._gain * self.base_bytes_s, 4 * DATAGRAM_BYTES / rtt)
+        rtt = self._path.rtt_min_s or 0.1
+        rate = START_GAIN * self._window / rtt if self._state == "start" else max(self._gain * self._base, FLOOR_BYTES / rtt)
         return min(rate, self.cap_bytes_s) if self.cap_bytes_s is not None else rate
 
     @property
     def window_bytes(self) -> int:
-        if self._state == "start" or self._rtt_min is None:
-            return int(2 * self._window)
-        rtt = self._rtt_min
-        base = self.base_bytes_s
+        rtt = self._path.rtt_min_s
+        if rtt is None:
+            return START_BYTES
+        if self._state == "start":
+            return int(1.5 * self._window + 0)
+        allowed = 0.5 * rtt + 0.02
         if self._state == "drain":
-            return int(max(base * (rtt + 0.01), START_BYTES))
-        if self._contested:
-            depth = self._depth or rtt
-            return int(
-                max(base * (rtt + (0.85 + 0.65 * min(max(self._stubborn - 0.25, 0.0) * 2, 1.0)) * depth + 0.005), START_BYTES)
-            )
-        return int(max(base * (1.5 * rtt + 0.03), START_BYTES))
+            allowed = REPORT_S + min(rtt / 8, 0.02)
+        elif self._contested:
+            allowed = (F0 + (F1 - F0) * min(max(self._stubborn - 0.25, 0.0) * 2, 1.0)) * self._path.depth_s + REPORT_S / 2
+        return int(max(self._base * (rtt + allowed), START_BYTES))
 
     # what is told
 
     def on_feedback(self, feedback: Feedback) -> None:
-        now = feedback.now
+        ended = self._path.add(feedback)
         if feedback.rtt_s is not None:
-            self._on_rtt(feedback.rtt_s, now)
-        self._r_acked += feedback.acked_packets
-        self._r_lost += feedback.lost_packets
-        self._r_limited |= feedback.limited
-        rate = feedback.delivery_bytes_s
-        if rate > 0.0 and (not feedback.limited or rate > self.base_bytes_s):
-            self._r_rate = max(self._r_rate, rate)
-            while self._rates and self._rates[-1][1] <= rate:
-                self._rates.pop()
-            self._rates.append((self._round, rate))
+            self._recent = [*self._recent[-2:], feedback.rtt_s]
         if self._state == "start":
             if not feedback.limited:
                 self._window += feedback.acked_bytes
-            if self._queue_grew():
-                self._leave_start(now)
-        elif self._state == "drain" and feedback.in_flight_bytes <= self.base_bytes_s * (self._rtt_min or 0.1):
-            self._state = "cruise"
-            self._phase = 2
-            self._gain = 1.0
-        if self._seen_round < 0:
-            self._seen_round, self._round_at = feedback.round, now
-        elif feedback.round != self._seen_round and now - self._round_at >= ROUND_MIN_S:
-            self._on_round(now)
-            self._seen_round, self._round_at = feedback.round, now
+            if len(self._recent) == 3 and min(self._recent) > (self._path.rtt_min_s or 0) + max(self._path.span_s / 16, 0.002):
+                self._leave_start()
+        elif self._state == "drain" and feedback.in_flight_bytes <= self._base * (self._path.rtt_min_s or 0.1):
+            self._state, self._phase, self._gain, self._settle = "cruise", 2, 1.0, 2
+        if ended is not None:
+            self._on_round(ended, feedback.now)
 
-    def _on_rtt(self, rtt: float, now: float) -> None:
-        self._r_rtt_min, self._r_rtt_max = min(self._r_rtt_min, rtt), max(self._r_rtt_max, rtt)
-        self._rtt_next = min(self._rtt_next, rtt)
-        if self._rtt_min is None or rtt <= self._rtt_min:
-            self._rtt_min, self._rtt_min_at = rtt, now
-            self._rtt_next = float("inf")
-        elif now - self._rtt_min_at > RTT_MEMORY_S:
-            self._rtt_min, self._rtt_min_at = self._rtt_next, now
-            self._rtt_next = float("inf")
+    def _leave_start(self) -> None:
+        self._state, self._gain = "drain", 1.0
 
-    def _queue_grew(self) -> bool:
-        assert self._rtt_min is not None
-        return self._r_rtt_min < float("inf") and self._r_rtt_min > self._rtt_min + max(self._rtt_min / 8, 0.002)
+    @property
+    def _room_s(self) -> float:
+        """The queue that pushing may build."""
+        return min(self._path.span_s / 4, 0.025, self._shallow_s / 2 if self._shallow_s is not None else 1.0)
 
-    def _leave_start(self, now: float) -> None:
-        self._state = "drain"
-        self._gain = 1.0
-
+    @property
     def _target_s(self) -> float:
-        assert self._rtt_min is not None
-        target = min(max(self._rtt_min / 10, 0.002), 0.010)
-        return min(target, self._depth / 4) if self._depth else target
+        target = min(max(self._path.span_s / 10, 0.002), 0.010)
+        if self._shallow_s is not None:
+            target = min(target, self._shallow_s / 4)
+        return target * min(max(1.0 - 0.15 * math.log2(max(self._base, 1.0) / REFERENCE_BYTES_S), 0.3), 2.0)
 
-    def _on_round(self, now: float) -> None:
-        rtt, length = self._rtt_min, now - self._round_at
-        if rtt is None or not self._r_acked or self._r_rtt_min == float("inf"):
-            self._clear_round()
-            return
-        queue, queue_max = self._r_rtt_min - rtt, self._r_rtt_max - rtt
-        sent = self._r_acked + self._r_lost
-        loss = self._r_lost / sent
-        target = self._target_s()
-        excess = loss > self.loss + 0.01 + 2 * (0.05 / sent) ** 0.5 and queue_max > target
-        if excess and (self._depth is None or queue_max > self._depth or now - self._depth_at > 10):
-            self._depth, self._depth_at = queue_max, now
-        quiet = queue < 1.5 * target
-        if quiet and (self._state == "start" or self._gain_before <= 1.0) and not excess:
-            keep = 1 - min(sent / 20_000, 0.1)
-            self._lost, self._sent = self._lost * keep + self._r_lost, self._sent * keep + sent
-        self._round += 1
-        while self._rates and self._rates[0][0] < self._round - ROUNDS:
-            self._rates.popleft()
+    def _on_round(self, ended: Round, now: float) -> None:
+        path = self._path
+        assert path.rtt_min_s is not None
+        queue, queue_max = ended.rtt_min_s - path.rtt_min_s, ended.rtt_max_s - path.rtt_min_s
+        sent = ended.acked + ended.lost
+        excess = ended.loss > path.loss + 0.01 + 3 * math.sqrt(max(path.loss, 1 / sent) / sent)
+        excess = excess and queue_max > self._target_s
+        if excess:
+            self._shallow_s = queue_max if self._shallow_s is None else max(queue_max, self._shallow_s)
+        if not excess and queue < 1.5 * self._target_s and self._gain_before <= 1.0:
+            path.learn_loss(ended)
         if self._state == "start":
-            if self._r_rate >= 1.25 * self._full_rate:
-                self._full_rate, self._full_rounds = self._r_rate, 0
-            elif not self._r_limited:
-                self._full_rounds += 1
-                if self._full_rounds >= 3:
-                    self._leave_start(now)
+            rate = ended.acked / (now - ended.started_at)
+            if rate >= 1.25 * self._best:
+                self._best, self._flat_rounds = rate, 0
+            elif not ended.limited:
+                self._flat_rounds += 1
+                if self._flat_rounds >= 3:
+                    self._leave_start()
+        elif self._settle:
+            self._settle -= 1
         elif self._state == "cruise":
-            self._cruise(now, queue, queue_max, target, excess, length)
-        self._clear_round()
+            gain = self._gain
+            self._judge(ended, queue, excess, now)
+            self._gain = self._next_gain(ended, queue, excess, now)
+            self._gain_before = gain
 
-    def _cruise(self, now: float, queue: float, queue_max: float, target: float, excess: bool, length: float) -> None:
-        assert self._rtt_min is not None
-        span = max(self._rtt_min, ROUND_MIN_S)
-        if queue > 2 * target:
-            self._busy_rounds += 1
-        else:
-            self._busy_rounds = 0
-            if self._contested and queue < target:
-                self._contested = False
-        if self._busy_rounds > 6:
-            self._contested = True
+    def _judge(self, ended: Round, queue: float, excess: bool, now: float) -> None:
+        """Whose queue is it?"""
+        path = self._path
         self._stubborn += (excess - self._stubborn) / 16
-        was = self._gain_before
-        self._gain_before = self._gain
-        expected = was * self.base_bytes_s * (1 - self.loss)
-        if not self._contested and queue > 2 * target and self._r_rate < 0.8 * expected:
-            while len(self._rates) > 1 and self._rates[0][0] < self._round - 2:
-                self._rates.popleft()
-        self._phase = (self._phase + 1) % CYCLE
         if self._contested:
-            self._gain = (1.25, 0.75, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)[self._phase]
+            if queue < self._target_s or path.rounds - self._tested > max(60, 10 / path.span_s):
+                self._contested, self._busy_rounds = False, 0
             return
-        room = (self._depth or 0.05) / 2
-        if self._phase == 0:
-            self._before_push = self._r_rate
-            self._gain = 1 + max(min(self._push, (room - queue) / span), 0.01)
-        elif self._phase == 1:
-            self._gain = 1 - min(0.25, max((queue_max) / span, 0.02))
-            self._gain = 1.0
-        elif self._phase == 2:
-            pushed = self._gain_before
-            if self._r_rate > self._before_push * 1.02 and queue < target and not excess and not self._r_limited:
-                self._push = min(self._push * 2, 1.0)
-                self._phase = 0
-                self._before_push = self._r_rate
-                self._gain = 1 + self._push
+        if queue <= 2 * self._target_s:
+            self._busy_rounds = 0
+            return
+        if not self._busy_rounds:
+            self._busy_base, self._busy_queue, self._busy_loss = path.delivery_bytes_s, queue, False
+        self._busy_rounds += 1
+        self._busy_loss |= excess
+        if ended.rate_bytes_s < 0.95 * self._gain_before * path.delivery_bytes_s:
+            path.keep_rates(2)
+        if self._busy_rounds > YIELD_ROUNDS:
+            if not self._busy_loss and abs(queue - self._busy_queue) < 0.1 * self._busy_queue:
+                path.accept_rtt(ended.rtt_min_s, now)
             else:
-                self._push = 0.25
-                self._gain = 1 - min(0.25, max(queue_max / span, 0.02))
-        else:
-            self._gain = 1 + min(max(0.5 * (target - queue) / span, -0.25), 0.05)
+                self._contested, self._tested = True, path.rounds
+                self._phase = 2
+            self._busy_rounds = 0
+            path.restore(self._busy_base)
+
+    def _next_gain(self, ended: Round, queue: float, excess: bool, now: float) -> float:
+        path = self._path
+        span = path.span_s
+        self._phase += 1
+        if self._phase >= self._length:
+            self._phase = 0
+            self._length = 6 + ended.acked % 5
+        if self._contested:
+            self._since_back += 1
+            if self._back:
+                self._back -= 1
+                return BACKOFF
+            if excess and self._since_back > 8 + 56 * self._stubborn:
+                self._back, self._since_back = BACK_ROUNDS - 1, 0
+                self._phase = 2
+                return BACKOFF
+            return (1.25, 0.75, 1.0)[min(self._phase, 2)]
+        if self._busy_rounds:
+            floor = YIELD_FLOOR * self._busy_base / path.delivery_bytes_s
+            return max(0.75, min(floor, 1.0), 1 - (queue - self._target_s / 2) / span)
+        if self._phase == 2:
+            grew = ended.rate_bytes_s > self._before_push * (1 + 0.4 * self._push)
+            if grew and queue < self._target_s and not excess and not ended.limited:
+                self._phase = 0
+                self._push = min(2 * self._push, 1.0)
+                self._before_push = ended.rate_bytes_s
+                return 1 + self._push
+            return 1.0
+        if self._phase == 0:
+            self._push = max(min(PUSH, (self._room_s - queue) / span), 0.01)
+            self._before_push = path.delivery_bytes_s
+            return 1 + self._push
+        if self._phase == 1:
+            stale = now - path.rtt_min_at > 5.0
+            return 1 - min(min(self._push, 0.25) + (queue / span if stale else 0.0), 0.5)
+        return 1 + min(max(0.5 * (self._target_s - queue) / span, -0.25), 0.05)
 
     def on_silence(self, now: float) -> None:
         self._gain = 0.1
 
     def on_new_path(self, now: float) -> None:
-        self._forget()
+        self._begin()
