@@ -11,7 +11,6 @@ Without them only the loopback rows are run. Quick: `--scale 0.03 --rows lan,los
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 import platform
 import pwd
@@ -72,10 +71,6 @@ def _revision() -> str:
     return told.stdout.strip()
 
 
-def lanes_exist() -> bool:
-    return importlib.util.find_spec("labxchange.transfer.lanes.worker") is not None
-
-
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__.partition("\n")[0] if __doc__ else "")
     add = made.add_argument
@@ -91,7 +86,7 @@ def parser() -> argparse.ArgumentParser:
         help="seconds after which a run is stopped and extrapolated; ours has twice its bound",
     )
     add("--netlab", default=os.environ.get("LABXCHANGE_NETLAB", ""), help="an emulator with `up`, `exec HOST` and `down`")
-    add("--require-lanes", action=argparse.BooleanOptionalAction, default=lanes_exist(), help="a fallback is a failure")
+    add("--require-lanes", action=argparse.BooleanOptionalAction, default=True, help="a fallback is a failure")
     add("--note", default="", help="what a reader of the result has to know")
     add("--json", type=Path, help="write everything here")
     add("--plot", type=Path, help="write a PNG here")

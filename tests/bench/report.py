@@ -247,17 +247,18 @@ def _compared(before: Document, after: Document) -> list[tuple[str, ...]]:
 
 # --- the plot ---------------------------------------------------------------------------------------------------------
 def draw(document: Document, path: Path, *, before: Document | None = None) -> None:
-    """A panel for each path with peers, one bar for each tool: Mbit/s, logarithmic, and a line where the link ends."""
+    """A panel for each path with something to compare, one bar for each tool: Mbit/s, logarithmic; a line is the link."""
     matplotlib: Any = importlib.import_module("matplotlib")
     matplotlib.use("Agg")
     pyplot: Any = importlib.import_module("matplotlib.pyplot")
-    rows = [row for row in document.rows if median(of(document, row, OURS)) is not None and row.kind != "flow"]
+    bars = {row.name: _bars(document, row, before) for row in document.rows if row.kind != "flow"}
+    rows = [row for row in document.rows if len(bars.get(row.name, [])) > 1]
     across = 3
     down = max(-(-len(rows) // across), 1)
     figure, panels = pyplot.subplots(down, across, figsize=(15, 3.2 * down), squeeze=False)
     flat = [panel for line in panels for panel in line]
     for panel, row in zip(flat, rows, strict=False):
-        _panel(panel, _bars(document, row, before), row)
+        _panel(panel, bars[row.name], row)
     for panel in flat[len(rows) :]:
         panel.set_axis_off()
     figure.tight_layout()

@@ -182,6 +182,21 @@ def test_payloads_are_the_same_each_time_and_a_changed_byte_is_seen(tmp_path: Pa
     assert not payload.same(one, two)
 
 
+def test_an_emulator_is_told_the_path_and_its_counters_are_kept(tmp_path: Path) -> None:
+    program, told = tmp_path / "lab", tmp_path / "told"
+    program.write_text(f'#!/bin/sh\necho "$@" >> {told}\n[ $1 != down ] || echo \'{{"queue_drop": 3}}\'\n')
+    program.chmod(0o755)
+    net = network.choose(str(program))
+    net.up(LOSSY.path, control="bbr", seed=2)
+    assert net.command("b", ["true"]) == [str(program), "exec", "b", "true"]
+    assert net.down() == [{"queue_drop": 3}]
+    net.up(rows.BY_NAME["veth9000"].path)
+    path = "--rtt 100 --rate 1000 --loss 0.010000 --queue-ms 50 --seed 2"
+    assert told.read_text().splitlines() == [f"up --cc bbr {path}", "down", "up --plain --mtu 9000"]
+    with pytest.raises(OSError, match="not a program"):
+        network.choose(str(tmp_path / "nothing"))
+
+
 def test_the_commands_of_peers_can_be_filled_in() -> None:
     words = dict.fromkeys(("a", "b", "src", "dst", "etc", "rate", "python", "files"), "x")
     for peer in peers.PEERS:
@@ -254,7 +269,7 @@ def test_two_nodes_on_the_loopback_address_are_measured(place: Path, name: str, 
     assert run.bytes == files * size
     assert run.seconds > 0
     assert math.isclose(run.goodput_mbit, run.bytes * 8 / run.seconds / 1e6, abs_tol=0.01)
-    assert run.plane in ("quic-stream", "lanes")
+    assert (run.plane, run.plane_reason) == ("lanes", "")
     assert run.sender is not None
     assert run.receiver is not None
     for use in (run.sender, run.receiver):
