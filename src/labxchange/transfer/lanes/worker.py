@@ -279,14 +279,16 @@ class Worker:
             row = self._ring.take()
             if row is None:
                 return
-            data, size, source = row.data, row.size, row.source
-            lane = self._lanes.get(lane_of(data))
+            lane = self._lanes.get(lane_of(row.data))
             if lane is not None and lane.socket is row.socket:
-                machine = lane.machine
-                machine.receive(Batch(data, size, None if lane.own else source), time.monotonic())
-                if isinstance(machine, Receiver):
-                    machine.dropped = lane.socket.drops
+                batch = Batch(row.data, row.size, None if lane.own else row.source)
+                if isinstance(lane.machine, Receiver):
+                    lane.machine.dropped = row.socket.drops
+                    # Time in the ring counts as time on the way: who sends faster than is opened here must see a queue.
+                    lane.machine.receive(batch, time.monotonic())
                     self._take_complete(lane.job)
+                else:
+                    lane.machine.receive(batch, row.at)
             self._ring.done(row)
 
     def _take_complete(self, job: _Job) -> None:
