@@ -172,7 +172,7 @@ def failures(document: report.Document, *, require_lanes: bool) -> list[str]:
             found.append(f"{name}: {run.error}")
         elif require_lanes and run.plane and run.plane != LANES:
             found.append(f"{name}: the bytes went over {run.plane}, not over lanes: {run.plane_reason or 'no reason told'}")
-        elif require_lanes and run.row == "joined" and (run.datagrams_per_call or 0) < _DATAGRAMS_MIN:
+        elif run.row == "joined" and run.datagrams_per_call is not None and run.datagrams_per_call < _DATAGRAMS_MIN:
             found.append(f"{name}: {run.datagrams_per_call} datagrams a call on the listening side, at least {_DATAGRAMS_MIN}")
     return found
 
