@@ -20,6 +20,7 @@ YIELD_FLOOR = 0.5
 F0, F1 = 0.85, 1.05
 BACKOFF = 0.7
 BACK_ROUNDS = 3
+BACK_PERIOD = 10
 REFERENCE_BYTES_S = 12.5e6
 
 
@@ -48,6 +49,7 @@ class Fair:
         self._busy_loss = False
         self._stubborn = 0.0
         self._settle = 0
+        self._lossy_rounds = 0
         self._back = 0
         self._since_back = 0
 
@@ -114,8 +116,7 @@ class Fair:
         queue, queue_max = ended.rtt_min_s - path.rtt_min_s, ended.rtt_max_s - path.rtt_min_s
         sent = ended.acked + ended.lost
         excess = ended.loss > path.loss + 0.01 + 3 * math.sqrt(max(path.loss, 1 / sent) / sent)
-        excess = excess and queue_max > self._target_s
-        if excess:
+        if excess and queue_max > self._target_s:
             self._shallow_s = queue_max if self._shallow_s is None else max(queue_max, self._shallow_s)
         if not excess and queue < 1.5 * self._target_s and self._gain_before <= 1.0:
             path.learn_loss(ended)
@@ -125,8 +126,8 @@ class Fair:
                 self._best, self._flat_rounds = rate, 0
             elif not ended.limited:
                 self._flat_rounds += 1
-                if self._flat_rounds >= 3:
-                    self._leave_start()
+            if self._flat_rounds >= 3 or excess:
+                self._leave_start()
         elif self._settle:
             self._settle -= 1
         elif self._state == "cruise":
@@ -143,7 +144,8 @@ class Fair:
             if queue < self._target_s or path.rounds - self._tested > max(60, 10 / path.span_s):
                 self._contested, self._busy_rounds = False, 0
             return
-        if queue <= 2 * self._target_s:
+        self._lossy_rounds = self._lossy_rounds + 1 if excess else 0
+        if queue <= 2 * self._target_s and self._lossy_rounds < 2:
             self._busy_rounds = 0
             return
         if not self._busy_rounds:
@@ -173,14 +175,14 @@ class Fair:
             if self._back:
                 self._back -= 1
                 return BACKOFF
-            if excess and self._since_back > 8 + 56 * self._stubborn:
+            if excess and self._since_back > BACK_PERIOD:
                 self._back, self._since_back = BACK_ROUNDS - 1, 0
                 self._phase = 2
                 return BACKOFF
             return (1.25, 0.75, 1.0)[min(self._phase, 2)]
         if self._busy_rounds:
             floor = YIELD_FLOOR * self._busy_base / path.delivery_bytes_s
-            return max(0.75, min(floor, 1.0), 1 - (queue - self._target_s / 2) / span)
+            return max(0.75, min(floor, 1.0), 1 - max((queue - self._target_s / 2) / span, 0.1 if excess else 0.0))
         if self._phase == 2:
             grew = ended.rate_bytes_s > self._before_push * (1 + 0.4 * self._push)
             if grew and queue < self._target_s and not excess and not ended.limited:

@@ -16,7 +16,7 @@ RTT_MEMORY_S = 10.0
 LOSS_PACKETS = 20_000
 """Chance loss is a mean over about so many packets, and at least ten rounds."""
 
-LOSS_MAX = 0.12
+LOSS_MAX = 0.06
 
 
 class Round:
