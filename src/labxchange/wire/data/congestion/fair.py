@@ -17,7 +17,9 @@ REPORT_S = 0.010
 PUSH = 0.25
 YIELD_ROUNDS = 6
 YIELD_FLOOR = 0.5
+LOOK_S, LOOK_ROUNDS = 10.0, 6
 F0, F1 = 0.85, 1.05
+OVER = 1.06
 BACKOFF = 0.7
 BACK_ROUNDS = 3
 BACK_PERIOD = 10
@@ -50,6 +52,9 @@ class Fair:
         self._stubborn = 0.0
         self._settle = 0
         self._lossy_rounds = 0
+        self._epoch = 0
+        self._look = 0
+        self._arriving: list[float] = []
         self._back = 0
         self._since_back = 0
 
@@ -57,7 +62,10 @@ class Fair:
 
     @property
     def _base(self) -> float:
-        return self._path.delivery_bytes_s / (1.0 - self._path.loss)
+        rate = self._path.delivery_bytes_s
+        if self._lossy_rounds and len(self._arriving) == 3:
+            rate = min(rate, OVER * max(self._arriving))
+        return rate / (1.0 - self._path.loss)
 
     @property
     def rate_bytes_s(self) -> float:
@@ -118,6 +126,9 @@ class Fair:
         excess = ended.loss > path.loss + 0.01 + 3 * math.sqrt(max(path.loss, 1 / sent) / sent)
         if excess and queue_max > self._target_s:
             self._shallow_s = queue_max if self._shallow_s is None else max(queue_max, self._shallow_s)
+        self._lossy_rounds = self._lossy_rounds + 1 if excess else 0
+        if self._gain_before >= 1.0 and not ended.limited:
+            self._arriving = [*self._arriving[-2:], ended.rate_bytes_s]
         if not excess and queue < 1.5 * self._target_s and self._gain_before <= 1.0:
             path.learn_loss(ended)
         if self._state == "start":
@@ -139,12 +150,15 @@ class Fair:
     def _judge(self, ended: Round, queue: float, excess: bool, now: float) -> None:
         """Whose queue is it?"""
         path = self._path
+        if self._look:
+            if queue < self._target_s:
+                self._contested, self._busy_rounds = False, 0
+            return
         self._stubborn += (excess - self._stubborn) / 16
         if self._contested:
             if queue < self._target_s or path.rounds - self._tested > max(60, 10 / path.span_s):
                 self._contested, self._busy_rounds = False, 0
             return
-        self._lossy_rounds = self._lossy_rounds + 1 if excess else 0
         if queue <= 2 * self._target_s and self._lossy_rounds < 2:
             self._busy_rounds = 0
             return
@@ -170,6 +184,18 @@ class Fair:
         if self._phase >= self._length:
             self._phase = 0
             self._length = 6 + ended.acked % 5
+        epoch = int(now // LOOK_S)
+        if epoch != self._epoch:
+            self._epoch = epoch
+            if self._contested or self._stubborn > 0.1 or now - path.rtt_min_at > LOOK_S:
+                self._look = LOOK_ROUNDS
+                path.hold_rates()
+        if self._look:
+            self._look -= 1
+            self._phase = 2
+            if self._look > LOOK_ROUNDS - 3 or queue > self._target_s / 2:
+                return 0.5
+            self._look = 0
         if self._contested:
             self._since_back += 1
             if self._back:
