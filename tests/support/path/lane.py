@@ -30,6 +30,7 @@ class _Sent:
     packets: int
     sent_at: float
     acked: int = 0
+    given_up: bool = False
 
 
 @dataclass(slots=True)
@@ -52,6 +53,7 @@ class Lane:
         self._left = -(-total_bytes // DATAGRAM_BYTES) if total_bytes is not None else None
         self._unacked = self._left
         self._application = rate_limit
+        self._newest_rtt = 0.0
         self._starved = False
         self._outstanding: deque[_Sent] = deque()
         self._in_flight = 0
@@ -77,7 +79,7 @@ class Lane:
         self._marks.append((now, 0.0, 0))
 
     def _patience(self) -> float:
-        return PATIENCE_RTT * (self.rtt_s if self.rtt_s is not None else 1.0) + REPORT_S
+        return PATIENCE_RTT * (max(self.rtt_s, self._newest_rtt) if self.rtt_s is not None else 1.0) + REPORT_S
 
     def next_send_time(self) -> float | None:
         if self.finished_at is not None:
@@ -129,6 +131,7 @@ class Lane:
             if missing and head.first + head.packets + REORDER_PACKETS > self._highest and head.sent_at > before:
                 break
             self._outstanding.popleft()
+            head.given_up = True
             lost += missing
         self._in_flight -= lost * DATAGRAM_BYTES
         self.resent_packets += lost
@@ -138,18 +141,19 @@ class Lane:
 
     def on_ack(self, now: float, report: _Report) -> None:
         self._heard_at = now
-        acked = 0
+        acked = late = 0
         newest = report.trains[-1][0]
         for sent, kept in report.trains:
-            if sent.acked == 0 and self._outstanding and sent.first >= self._outstanding[0].first:
-                sent.acked = kept
-                acked += kept
-                self._highest = max(self._highest, sent.first + sent.packets - 1)
-        if not acked:
-            return
+            sent.acked = kept
+            acked += kept
+            late += kept if sent.given_up else 0
+            self._highest = max(self._highest, sent.first + sent.packets - 1)
         rtt = now - newest.sent_at - report.held_s
+        self._newest_rtt = rtt
         self.rtt_s = rtt if self.rtt_s is None else 0.875 * self.rtt_s + 0.125 * rtt
-        self._in_flight -= acked * DATAGRAM_BYTES
+        if self._left is not None:
+            self._left = max(self._left - late, 0)
+        self._in_flight -= (acked - late) * DATAGRAM_BYTES
         self._acked += acked * DATAGRAM_BYTES
         delivery = self._delivery(newest.sent_at, report.arrived_at, rtt)
         if newest.first >= self._round_ends:
@@ -169,8 +173,8 @@ class Lane:
         while len(self._marks) > 2 and self._marks[1][1] <= arrived_at - span:
             self._marks.popleft()
         sent_before, arrived_before, acked_before = self._marks[0]
-        if arrived_before == 0.0:
-            arrived_before = sent_before + rtt / 2 if False else arrived_at - (sent_at - sent_before)
+        if not acked_before:  # nothing arrived before the first report
+            arrived_before = arrived_at - (sent_at - sent_before)
         elapsed = max(sent_at - sent_before, arrived_at - arrived_before)
         return (self._acked - acked_before) / elapsed if elapsed > 0 else 0.0
 

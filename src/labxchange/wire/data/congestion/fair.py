@@ -15,10 +15,14 @@ REPORT_S = 0.010
 PUSH = 0.25
 YIELD_ROUNDS = 6
 YIELD_FLOOR = 0.5
-F0, F1 = 0.85, 1.05
+LOOK_S, LOOK_ROUNDS = 10.0, 6
+F0, F1 = 0.9, 1.05
+OVER = 1.06
 BACKOFF = 0.7
 BACK_ROUNDS = 3
-REFERENCE_BYTES_S = 12.5e6
+BACK_PERIOD = 10
+REFERENCE_BYTES_S = 125e6
+OWN_PACKETS = 4
 
 
 class Fair:
@@ -34,6 +38,7 @@ class Fair:
         self._phase = 0
         self._length = 8
         self._push = PUSH
+        self._pace = 0.0
         self._before_push = 0.0
         self._best, self._flat_rounds = 0.0, 0
         self._recent: list[float] = []
@@ -46,14 +51,26 @@ class Fair:
         self._busy_loss = False
         self._stubborn = 0.0
         self._settle = 0
+        self._lossy_rounds = 0
+        self._epoch = 0
+        self._look = 0
+        self._arriving: list[float] = []
         self._back = 0
         self._since_back = 0
 
     # what is asked
 
     @property
+    def _model(self) -> float:
+        """What may be sent so that as much arrives as the path is known to deliver."""
+        rate = self._path.delivery_bytes_s
+        if self._lossy_rounds and len(self._arriving) == 3:
+            rate = min(rate, OVER * max(self._arriving))
+        return rate / (1.0 - self._path.loss)
+
+    @property
     def _base(self) -> float:
-        return self._path.delivery_bytes_s / (1.0 - self._path.loss)
+        return self._pace if self._state == "cruise" and not self._contested else self._model
 
     @property
     def rate_bytes_s(self) -> float:
@@ -88,6 +105,7 @@ class Fair:
                 self._leave_start()
         elif self._state == "drain" and feedback.in_flight_bytes <= self._base * (self._path.rtt_min_s or 0.1):
             self._state, self._phase, self._gain, self._settle = "cruise", 2, 1.0, 2
+            self._pace = self._model
         if ended is not None:
             self._on_round(ended, feedback.now)
 
@@ -101,10 +119,11 @@ class Fair:
 
     @property
     def _target_s(self) -> float:
-        target = min(max(self._path.span_s / 10, 0.002), 0.010)
+        target = min(max(self._path.span_s / 20, 0.001), 0.005)
+        target *= min(max(1.0 + 0.3 * math.log2(REFERENCE_BYTES_S / max(self._base, 1.0)), 0.5), 4.0)
         if self._shallow_s is not None:
             target = min(target, self._shallow_s / 4)
-        return target * min(max(1.0 - 0.15 * math.log2(max(self._base, 1.0) / REFERENCE_BYTES_S), 0.3), 2.0)
+        return target + OWN_PACKETS * DATAGRAM_BYTES / max(self._base, 1.0)
 
     def _on_round(self, ended: Round, now: float) -> None:
         path = self._path
@@ -112,9 +131,11 @@ class Fair:
         queue, queue_max = ended.rtt_min_s - path.rtt_min_s, ended.rtt_max_s - path.rtt_min_s
         sent = ended.acked + ended.lost
         excess = ended.loss > path.loss + 0.01 + 3 * math.sqrt(max(path.loss, 1 / sent) / sent)
-        excess = excess and queue_max > self._target_s
-        if excess:
+        if excess and queue_max > self._target_s:
             self._shallow_s = queue_max if self._shallow_s is None else max(queue_max, self._shallow_s)
+        self._lossy_rounds = self._lossy_rounds + 1 if excess else 0
+        if self._gain_before >= 1.0 and not ended.limited:
+            self._arriving = [*self._arriving[-2:], ended.rate_bytes_s]
         if not excess and queue < 1.5 * self._target_s and self._gain_before <= 1.0:
             path.learn_loss(ended)
         if self._state == "start":
@@ -123,10 +144,11 @@ class Fair:
                 self._best, self._flat_rounds = rate, 0
             elif not ended.limited:
                 self._flat_rounds += 1
-                if self._flat_rounds >= 3:
-                    self._leave_start()
+            if self._flat_rounds >= 3 or excess:
+                self._leave_start()
         elif self._settle:
             self._settle -= 1
+            self._pace = self._model
         elif self._state == "cruise":
             gain = self._gain
             self._judge(ended, queue, excess, now)
@@ -136,20 +158,25 @@ class Fair:
     def _judge(self, ended: Round, queue: float, excess: bool, now: float) -> None:
         """Whose queue is it?"""
         path = self._path
+        if self._look:
+            if queue < self._target_s:
+                self._calm()
+            return
         self._stubborn += (excess - self._stubborn) / 16
         if self._contested:
             if queue < self._target_s or path.rounds - self._tested > max(60, 10 / path.span_s):
-                self._contested, self._busy_rounds = False, 0
+                self._calm()
             return
-        if queue <= 2 * self._target_s:
+        if queue <= 2 * self._target_s and self._lossy_rounds < 2:
             self._busy_rounds = 0
             return
         if not self._busy_rounds:
             self._busy_base, self._busy_queue, self._busy_loss = path.delivery_bytes_s, queue, False
         self._busy_rounds += 1
         self._busy_loss |= excess
-        if ended.rate_bytes_s < 0.95 * self._gain_before * path.delivery_bytes_s:
-            path.keep_rates(2)
+        arriving = ended.rate_bytes_s / (1.0 - path.loss)
+        if arriving < 0.95 * self._gain_before * self._pace:
+            self._pace = max(arriving, YIELD_FLOOR * self._busy_base / (1 - path.loss))
         if self._busy_rounds > YIELD_ROUNDS:
             if not self._busy_loss and abs(queue - self._busy_queue) < 0.1 * self._busy_queue:
                 path.accept_rtt(ended.rtt_min_s, now)
@@ -158,6 +185,12 @@ class Fair:
                 self._phase = 2
             self._busy_rounds = 0
             path.restore(self._busy_base)
+            self._pace = self._model
+
+    def _calm(self) -> None:
+        if self._contested:
+            self._pace = min(self._model, max(self._arriving, default=self._model) / (1 - self._path.loss))
+        self._contested, self._busy_rounds = False, 0
 
     def _next_gain(self, ended: Round, queue: float, excess: bool, now: float) -> float:
         path = self._path
@@ -166,35 +199,51 @@ class Fair:
         if self._phase >= self._length:
             self._phase = 0
             self._length = 6 + ended.acked % 5
+        epoch = int(now // LOOK_S)
+        if epoch != self._epoch:
+            self._epoch = epoch
+            if self._contested or self._stubborn > 0.1 or now - path.rtt_min_at > LOOK_S:
+                self._look = LOOK_ROUNDS
+                path.hold_rates()
+        if self._look:
+            self._look -= 1
+            self._phase = 2
+            if self._look > LOOK_ROUNDS - 3 or queue > self._target_s / 2:
+                return 0.5
+            self._look = 0
         if self._contested:
             self._since_back += 1
             if self._back:
                 self._back -= 1
                 return BACKOFF
-            if excess and self._since_back > 8 + 56 * self._stubborn:
+            if excess and self._since_back > BACK_PERIOD:
                 self._back, self._since_back = BACK_ROUNDS - 1, 0
                 self._phase = 2
                 return BACKOFF
             return (1.25, 0.75, 1.0)[min(self._phase, 2)]
+        error = max(min((self._target_s - queue) / span, 0.5), -0.5)
         if self._busy_rounds:
-            floor = YIELD_FLOOR * self._busy_base / path.delivery_bytes_s
-            return max(0.75, min(floor, 1.0), 1 - (queue - self._target_s / 2) / span)
+            return max(0.75, min(1.0 + error, 0.9 if excess else 1.0))
+        self._pace *= 1 + max(min(0.1 * error, 0.02), -0.1)
+        self._pace = min(self._pace, 1.1 * self._model)
+        steady = 1 + min(max(0.5 * error, -0.25), 0.05)
         if self._phase == 2:
             grew = ended.rate_bytes_s > self._before_push * (1 + 0.4 * self._push)
             if grew and queue < self._target_s and not excess and not ended.limited:
                 self._phase = 0
                 self._push = min(2 * self._push, 1.0)
                 self._before_push = ended.rate_bytes_s
+                self._pace = max(self._pace, self._model)
                 return 1 + self._push
-            return 1.0
+            return steady
         if self._phase == 0:
             self._push = max(min(PUSH, (self._room_s - queue) / span), 0.01)
-            self._before_push = path.delivery_bytes_s
+            self._before_push = ended.rate_bytes_s
             return 1 + self._push
         if self._phase == 1:
             stale = now - path.rtt_min_at > 5.0
             return 1 - min(min(self._push, 0.25) + (queue / span if stale else 0.0), 0.5)
-        return 1 + min(max(0.5 * (self._target_s - queue) / span, -0.25), 0.05)
+        return steady
 
     def on_silence(self, now: float) -> None:
         self._gain = 0.1

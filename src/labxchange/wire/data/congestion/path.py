@@ -16,7 +16,7 @@ RTT_MEMORY_S = 10.0
 LOSS_PACKETS = 20_000
 """Chance loss is a mean over about so many packets, and at least ten rounds."""
 
-LOSS_MAX = 0.12
+LOSS_MAX = 0.06
 
 
 class Round:
@@ -111,6 +111,8 @@ class Path:
     def _add_rtt(self, rtt_s: float, now: float) -> None:
         if self.rtt_min_s is None or rtt_s <= self.rtt_min_s:
             self.rtt_min_s, self.rtt_min_at = rtt_s, now
+        elif rtt_s <= self.rtt_min_s + max(0.02 * self.rtt_min_s, 0.0005):
+            self.rtt_min_at = now
         while self._deep and self._deep[-1][1] <= rtt_s:
             self._deep.pop()
         self._deep.append((now, rtt_s))
