@@ -109,7 +109,7 @@ class Receiver(Lane):
 
     def on_timer(self, now: float) -> None:
         """Time passed."""
-        if not self.is_dead and now - self.heard_at > SILENCE_MAX_S:
+        if not self.is_dead and now >= self.heard_at + SILENCE_MAX_S:
             self.is_dead = True
             self._events.append(Failed("lane-silent", "The other node was not heard on the lane."))
 

@@ -27,7 +27,7 @@ def laid_out(lengths: list[int], holes: list[int]) -> list[tuple[int, int, tuple
 
 
 @given(lengths=UNIT_LENGTHS, holes=st.lists(st.sampled_from([0, 0, 1, 300]), min_size=1), pieces=PIECES)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_like_a_map_of_bytes(lengths: list[int], holes: list[int], pieces: list[tuple[int, int, int]]) -> None:
     units = laid_out(lengths, holes)
     assembly, model, waiting = Assembly(), dict[int, int](), set[int]()

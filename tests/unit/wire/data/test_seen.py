@@ -20,7 +20,7 @@ def check(seen: Seen, came: set[int], newest: int, numbers: list[int]) -> None:
 
 
 @given(batches=st.lists(st.tuples(STEP, st.lists(NEAR, max_size=44), st.integers(0, 2**44)), max_size=25))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_like_a_set(batches: list[tuple[int, list[int], int]]) -> None:
     seen, came, newest, base = Seen(), set[int](), -1, 0
     for step, offsets, opened in batches:
