@@ -1,6 +1,4 @@
-"""The default: as fast as the path carries, whatever it loses by chance, and a fair share of it when others use it too.
-
-"""
+"""The default: as fast as the path carries, whatever it loses by chance, and a fair share of it when others use it too."""
 
 from __future__ import annotations
 
