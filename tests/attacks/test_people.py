@@ -22,7 +22,7 @@ from labxchange.net.network import Network, UdpAddress
 from labxchange.node.node import Node
 from labxchange.store import people
 from labxchange.wire.control import messages
-from labxchange.wire.control.messages import Begin, Deliver, Fetch, GetPage, Refused, Taken, Waiting, Witness, encode
+from labxchange.wire.control.messages import Begin, Deliver, Fetch, GetDigests, GetPage, Refused, Taken, Waiting, Witness, encode
 from tests.fuzz.evil import Pool, ScriptedChannel, Statements, check_refusal
 from tests.support.nodes import befriend, make_node, share, start, wait_for
 from tests.support.world import World, simulate, write_files
@@ -317,6 +317,7 @@ def every_request(share_id: str) -> Iterator[messages.Message]:
     yield Deliver(statements=[])
     for body in ("listing", "manifest", "digests"):
         yield GetPage(body=body, share=share_id, version=1, number=0)  # type: ignore[arg-type]
+    yield GetDigests(share=share_id, version=1, first_chunk=0)
     yield Begin(transfer="00" * 16)
     yield Fetch(transfer="00" * 16, chunks=[(0, 0)])
     yield Witness(note="")

@@ -129,7 +129,7 @@ class _Judge:
         _must(not made or self._node.core.me == made[0]["answer"]["key"], "the identity is another one")
         for share in [row for row in self._node.shares.all() if row.state == "hashing"]:
             try:
-                await self._node.shares.hashed(share.share, share.version)
+                await self._node.hashing.hashed(share.share, share.version)
             except Exception as error:
                 raise Lost(f"hashing does not go on: {error}") from error
         self._check_heads()

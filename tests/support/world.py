@@ -162,7 +162,7 @@ def tasks_of(node: Node) -> list[asyncio.Task[Any]]:
     """What a node does by itself."""
     running = (item.task for item in node.receiving._running.values())
     peers = (*node.peers._tasks, *node.peers._keepers.values())
-    return [*node._tasks, *peers, *running, *node.shares._hashing.values()]
+    return [*node._tasks, *peers, *running, *node.hashing.tasks()]
 
 
 class World:

@@ -24,7 +24,8 @@ def draw_report(report: Report) -> None:
     counts = {name: getattr(report, name) for name in ("matched", "differ", "missing", "unexpected", "error", "left_out")}
     screen.fields([("verdict", report.verdict)])
     screen.line(", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in counts.items()))
-    screen.line(f"{screen.size(report.bytes)} matched")
+    there = f", {screen.size(report.reused_bytes)} of it were there already" if report.reused_bytes else ""
+    screen.line(f"{screen.size(report.bytes)} matched{there}")
     for name in report.checks_run:
         screen.line(f"checked: {name}")
     for item in report.checks_not_run:

@@ -14,6 +14,7 @@ import msgspec
 
 from labxchange.audit.entry import Entry
 from labxchange.audit.events import Event
+from labxchange.dataset.listing import Line
 from labxchange.errors import PeerError, RefusedError, UnavailableError
 from labxchange.files.quarantine import Quarantine
 from labxchange.files.scan import Sources
@@ -25,6 +26,7 @@ from labxchange.node.refusals import Stated, refused
 from labxchange.sharing.exchange import Path
 from labxchange.store import statements
 from labxchange.store.transfers import TransferRow
+from labxchange.transfer.digests import ChunkDigests
 from labxchange.transfer.lanes.fetching import LaneFetching
 from labxchange.transfer.lanes.leg import Leg, chosen_cipher
 from labxchange.transfer.lanes.process import Workers
@@ -87,7 +89,9 @@ class Bulk:
             lanes.set_own_rate(limits.rate_bytes_s)
 
     # --- receiving ----------------------------------------------------------------------------------------------------
-    async def fetching(self, channel: Channel, row: TransferRow, loaded: Loaded, quarantine: Quarantine) -> tuple[Fetching, Path]:
+    async def fetching(
+        self, channel: Channel, row: TransferRow, line: Line, digests: ChunkDigests, quarantine: Quarantine
+    ) -> tuple[Fetching, Path]:
         """A way to fetch, opened, and what the receipt says of it.
 
         Raises:
@@ -95,7 +99,7 @@ class Bulk:
         """
         reason = LANES_OFF
         if self._workers is not None and self._failures[row.peer] < 2:
-            lanes = self._lanes(channel, row, loaded, quarantine)
+            lanes = self._lanes(channel, row, line, digests, quarantine)
             try:
                 await lanes.open()
             except Stated as error:
@@ -118,17 +122,12 @@ class Bulk:
         if self._workers is not None and reason != LANES_OFF:
             self._core.record(self._entry(Event.TRANSFER_FALLBACK, row, result="error", result_code=reason))
         quarantine.written_elsewhere = False
-        streams = Streams(
-            row.transfer,
-            channel,
-            line=loaded.line,
-            chunk_digests=loaded.chunk_digests,
-            quarantine=quarantine,
-            refused=refused,
-        )
+        streams = Streams(row.transfer, channel, line=line, digests=digests, quarantine=quarantine, refused=refused)
         return streams, _path("quic-stream", reason, QUIC_CIPHER)
 
-    def _lanes(self, channel: Channel, row: TransferRow, loaded: Loaded, quarantine: Quarantine) -> LaneFetching:
+    def _lanes(
+        self, channel: Channel, row: TransferRow, line: Line, digests: ChunkDigests, quarantine: Quarantine
+    ) -> LaneFetching:
         assert self._workers is not None
         limits = self._limits.get(row.transfer, Limits())
         return LaneFetching(
@@ -138,8 +137,8 @@ class Bulk:
             count=limits.lanes or 1,
             rate_bytes_s=limits.rate_bytes_s,
             random_bytes=self._core.random_bytes,
-            line=loaded.line,
-            chunk_digests=loaded.chunk_digests,
+            line=line,
+            digests=digests,
             destination=row.destination,
             quarantine=quarantine,
             refused=refused,

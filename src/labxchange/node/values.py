@@ -142,7 +142,8 @@ class InboxItem(Value, frozen=True, kw_only=True):
 
 
 class TransferInfo(Value, frozen=True, kw_only=True):
-    """A transfer, live. ``rate`` in bytes a second; ``eta`` in seconds, -1 when unknown."""
+    """A transfer, live. ``rate`` in bytes a second; ``eta`` in seconds, -1 when unknown. ``reused_bytes`` of ``done_bytes`` did
+    not travel: they were at the recipient already, in earlier versions."""
 
     transfer: str
     direction: Literal["in", "out"]
@@ -157,6 +158,7 @@ class TransferInfo(Value, frozen=True, kw_only=True):
     bytes: int
     done_files: int
     done_bytes: int
+    reused_bytes: int
     rate: int
     eta: int
     started: int
@@ -176,6 +178,7 @@ class ReceiptInfo(Value, frozen=True, kw_only=True):
     recipient: str
     files: int
     bytes: int
+    reused_bytes: int
     root: str
     finished: int
     receipt: str

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Literal
 
 from msgspec.structs import asdict
-from sqlalchemy import ColumnElement, Connection, func, select
+from sqlalchemy import ColumnElement, Connection, func, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from labxchange.store.rows import Row, read, write
@@ -33,7 +33,8 @@ class ShareRow(Row, frozen=True, kw_only=True):
 
 
 class GrantRow(Row, frozen=True, kw_only=True):
-    """A grant at its newest revision; ``ended`` is 1 once its end was recorded in the trail."""
+    """A grant at its newest revision; ``ended`` is 1 once its end was recorded in the trail, ``restored`` when the node came back
+    from a backup since it was given: then more was perhaps sent under it than this database knows."""
 
     grant: str
     owner: str
@@ -45,6 +46,7 @@ class GrantRow(Row, frozen=True, kw_only=True):
     not_after: int
     ended: int = 0
     asked_until: int = 0
+    restored: int = 0
 
 
 def share(tx: Connection, share_id: str, version: int, *, owner: str) -> ShareRow | None:
@@ -111,6 +113,17 @@ def grants_for(tx: Connection, recipient: str, share_id: str, version: int, *, o
 def _names(owner: str, recipient: str) -> ColumnElement[bool]:
     told = select(grant_recipients.c.grant)
     return grants.c.grant.in_(told.where(grant_recipients.c.owner == owner, grant_recipients.c.recipient == recipient))
+
+
+def restored_grants(tx: Connection, recipient: str, share_id: str, *, owner: str) -> list[GrantRow]:
+    """The grants of any version of a share that name ``recipient`` and are older than the backup this database comes from."""
+    where = (grants.c.owner == owner, grants.c.share == share_id, grants.c.restored == 1)
+    return read(tx, grants, GrantRow, *where, _names(owner, recipient))
+
+
+def mark_restored(tx: Connection) -> None:
+    """This database comes from a backup."""
+    tx.execute(update(grants).values(restored=1))
 
 
 def put_grant(tx: Connection, row: GrantRow, recipients: list[str]) -> None:

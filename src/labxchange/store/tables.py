@@ -172,6 +172,7 @@ grants = Table(
     Column("not_after", Integer, nullable=False),
     Column("ended", Integer, nullable=False),
     Column("asked_until", Integer, nullable=False),
+    Column("restored", Integer, nullable=False, server_default="0"),
     PrimaryKeyConstraint("owner", "grant"),
 )
 Index("grants_share", grants.c.owner, grants.c.share, grants.c.version)
@@ -202,6 +203,7 @@ transfers = Table(
     Column("finished_ms", Integer, nullable=False),
     Column("done_bytes", Integer, nullable=False),
     Column("done_files", Integer, nullable=False),
+    Column("reused_bytes", Integer, nullable=False, server_default="0"),
     Column("report", LargeBinary, nullable=False),
 )
 Index("transfers_grant", transfers.c.grant, transfers.c.peer)

@@ -20,6 +20,7 @@ from labxchange.errors import InputError, PeerError
 from labxchange.identity.card import Card
 from labxchange.identity.keys import Identity
 from labxchange.identity.statement import parse, sign
+from labxchange.node import hashing as node_hashing
 from labxchange.node import shares as node_shares
 from labxchange.node.naming import named
 from labxchange.node.node import Node
@@ -279,19 +280,19 @@ def test_a_stop_while_hashing_cuts_no_transfer(tmp_path: Path, monkeypatch: pyte
         try:
             write_files(tmp_path / "data", {"a": b"1", "b": b"2"})
             asked = asyncio.Event()
-            hashed = ada.shares.hashed
+            hashed = ada.hashing.hashed
 
             def endless(*_: object, stop: threading.Event, **__: object) -> Iterator[list[object]]:
                 stop.wait(20)
                 yield from ()
 
-            async def told(share_id: str, version: int) -> None:
+            async def told(share_id: str, version: int, *, timeout_s: float | None = None) -> None:
                 asked.set()
-                await hashed(share_id, version)
+                await hashed(share_id, version, timeout_s=timeout_s)
 
             with monkeypatch.context() as patched:
-                patched.setattr(node_shares, "hash_files", endless)
-                patched.setattr(ada.shares, "hashed", told)
+                patched.setattr(node_hashing, "hash_files", endless)
+                patched.setattr(ada.hashing, "hashed", told)
                 made = await ada.share_create(paths=[str(tmp_path / "data")], to=[bo.core.me])
                 await offered(bo, made)
                 transfer = (await bo.receive(share=made.share)).transfer

@@ -186,7 +186,8 @@ def test_what_a_first_home_holds_is_there_after_the_migration(tmp_path: Path) ->
     Database(path).close()
     raw = sqlite3.connect(path)
     raw.executescript(
-        "DROP TABLE shares; DROP TABLE grants; DROP TABLE grant_recipients; UPDATE alembic_version SET version_num = '0001'"
+        "DROP TABLE shares; DROP TABLE grants; DROP TABLE grant_recipients; ALTER TABLE transfers DROP COLUMN reused_bytes; "
+        "UPDATE alembic_version SET version_num = '0001'"
     )
     raw.executescript(
         """
@@ -217,6 +218,7 @@ def test_what_a_first_home_holds_is_there_after_the_migration(tmp_path: Path) ->
         given = shares.grant(tx, "g1", owner="me")
         assert given is not None
         assert (given.revocation, given.not_after, given.ended, shares.recipients(tx, given)) == ("rev", 99, 1, ["bo"])
+        assert given.restored == 0
         assert shares.grant(tx, "g1", owner="ada") is None
         assert [(row.grant, row.asked_until) for row in shares.grants_foreign(tx, "me")] == [("g2", 97)]
         assert [row.grant for row in shares.grants_for(tx, "me", "s2", 1, owner="ada")] == ["g2"]

@@ -19,11 +19,12 @@ from labxchange.errors import InputError, LabxchangeError, PeerError, RefusedErr
 from labxchange.files.quarantine import Quarantine
 from labxchange.net.channel import Channel, Stream
 from labxchange.settings import ANSWER_S, FETCH_BYTES, LANE_CREDIT_BYTES
+from labxchange.transfer.digests import ChunkDigests
 from labxchange.transfer.intervals import Interval
 from labxchange.transfer.lanes import messages
 from labxchange.transfer.lanes.leg import CIPHERS, Leg, open_order, places, remotes
 from labxchange.transfer.lanes.process import Workers
-from labxchange.transfer.streams import Ended, Sink, expected
+from labxchange.transfer.streams import Ended, Sink
 from labxchange.wire.control.messages import (
     GONE_MAX,
     Fetch,
@@ -70,7 +71,7 @@ class LaneFetching:
     """``transfer.streams.Fetching`` over lanes.
 
     Args:
-        chunk_digests: 32 bytes for each chunk; those of chunks that are asked for must be there.
+        digests: those of chunks that are asked for must be known.
         refused: turns a Refused message into the error to raise.
     """
 
@@ -86,7 +87,7 @@ class LaneFetching:
         rate_bytes_s: int,
         random_bytes: Callable[[int], bytes],
         line: Line,
-        chunk_digests: bytes | bytearray | memoryview,
+        digests: ChunkDigests,
         destination: bytes,
         quarantine: Quarantine,
         refused: Callable[[bytes, Channel], RefusedError],
@@ -101,7 +102,7 @@ class LaneFetching:
         self._rate_bytes_s = rate_bytes_s
         self._random_bytes = random_bytes
         self._line = line
-        self._digests = memoryview(chunk_digests)
+        self._digests = digests
         self._destination = destination
         self._refused = refused
         self._ciphers = ciphers
@@ -235,7 +236,7 @@ class LaneFetching:
             request = self._requests.pop(came.chunk, None)
             if request is None:
                 continue
-            wrong = "" if came.digest == expected(self._digests, came.chunk) else came.digest.hex()
+            wrong = "" if came.digest == self._digests.of(came.chunk) else came.digest.hex()
             if wrong:
                 self._tainted.add(file)  # the worker's SHA-256 of this file went over wrong bytes
             record = b"" if file in self._tainted else came.record
