@@ -196,7 +196,9 @@ def _nonces(seals: int, kilobytes: int) -> int:
         chance = random.Random(seed)
         for _ in range(4):
             data = DATA[: kilobytes * 1_000]
-            weather = Weather(delay_s=0.005, loss=chance.choice([0.0, 0.05]), damage=chance.choice([0.0, 0.02]), twice=0.01, mtu=1_250)
+            weather = Weather(
+                delay_s=0.005, loss=chance.choice([0.0, 0.05]), damage=chance.choice([0.0, 0.02]), twice=0.01, mtu=1_250
+            )
             world = World(
                 seed,
                 data,
@@ -269,7 +271,9 @@ def _flood(count: int) -> tuple[float, int]:
     for flooded in (False, True):
         rest = count
         while True:
-            world = World(f"{SEED}/{rest}", DATA[:3_000_000], Weather(delay_s=0.004, mtu=1_250), audit=Audit(), lane=chance.randbytes(6))
+            world = World(
+                f"{SEED}/{rest}", DATA[:3_000_000], Weather(delay_s=0.004, mtu=1_250), audit=Audit(), lane=chance.randbytes(6)
+            )
             world.capture = True
             world.ask(1, [(0, 3_000_000)])
             while not world.is_done([(0, 3_000_000)]):
