@@ -23,7 +23,7 @@ from labxchange.files.hashing import hash_files
 from labxchange.files.quarantine import Quarantine
 from labxchange.files.scan import Scan, scan
 from labxchange.net.simulated import run_virtual
-from labxchange.transfer import streams
+from labxchange.transfer import plan, streams
 from labxchange.transfer.digests import ChunkDigests
 from labxchange.transfer.intervals import Interval, count, of_numbers
 from labxchange.transfer.receive import Download
@@ -567,7 +567,7 @@ def test_what_is_here_already_is_copied_and_the_rest_is_fetched(tmp_path: Path) 
 
 
 def test_copying_is_paused_and_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams, "FETCH_BYTES", 1 << 20)
+    monkeypatch.setattr(plan, "FETCH_BYTES", 1 << 20)
     shelf, book = Shelf(tmp_path / "old", {f"n{n}": data(1 << 20, n) for n in range(8)}), Book()
     copy, copies = Reuse.copy, 0
 
