@@ -182,6 +182,8 @@ class LaneFetching:
             Leg(worker, self._workers.next_job(), self._random_bytes(LANE_ID_BYTES))
             for worker in self._workers.least_busy(self._count)
         ]
+        if not self._workers.claim(self._channel, [leg.lane for leg in legs]):
+            raise UnavailableError("lane-closed", "This connection has had too many lanes.")
         slots, offsets = _places(legs, self._channel)
         request = OpenLanes(
             transfer=self._transfer,
@@ -411,8 +413,10 @@ class SendingLanes:
         """Make ready for the lanes that were asked for.
 
         Raises:
-            UnavailableError: ``no-lane-port``. PeerError: ``malformed-message``.
+            UnavailableError: ``no-lane-port``. PeerError: ``malformed-message``, ``lane-used``.
         """
+        if not self._workers.claim(self._channel, request.lanes):
+            raise PeerError("lane-used", "The other node asked for a lane whose id was used before.")
         self._own_rate, self._peer_rate = own_rate_bytes_s, request.rate_bytes_s
         workers = self._workers.least_busy(len(request.lanes))
         legs = [Leg(worker, 0, lane) for worker, lane in zip(workers, request.lanes, strict=True)]

@@ -52,9 +52,7 @@ def test_like_a_map_of_bytes(lengths: list[int], holes: list[int], pieces: list[
             unit.buffer[:] = bytes(len(unit.buffer))  # whoever has it next may write what they like
             assembly.give_back(unit)
         assert taken + assembly.unasked_bytes + assembly.repeated_bytes == given_bytes
-    assert complete == {
-        start: bytes(model[place] for place in range(start, start + length)) for start, length, _ in units
-    }
+    assert complete == {start: bytes(model[place] for place in range(start, start + length)) for start, length, _ in units}
 
 
 def test_a_unit_that_waits_is_left_as_it_is() -> None:
