@@ -31,8 +31,8 @@ docs: env  ## the documentation, in docs/_build/html
 	@$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
-bench: env  ## how fast it is here
-	@$(BIN)/python -m pytest tests/bench -m "not campaign" -s
+bench: env  ## how fast it is here, beside what else is installed; ARGS="--scale 0.03 --rows lan,loss1" and others
+	@$(BIN)/python -m tests.bench $(ARGS)
 
 campaign: env  ## the long reliability campaigns
 	@$(BIN)/python -m pytest tests -m campaign

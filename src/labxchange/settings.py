@@ -60,3 +60,6 @@ ANSWER_S: Final = 60.0
 
 CHANNELS_MAX: Final = 8
 """Connections of one contact at a time: both may dial, and each may have moved; the oldest is closed."""
+
+DIGESTS_WAIT_S: Final = 20.0
+"""How long a question for digests waits for the sender's hashing before it is answered with none."""

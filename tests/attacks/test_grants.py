@@ -431,7 +431,7 @@ class GrantMachine(RuleBasedStateMachine):
         row = self.node.contacts.get(person)
         assert row is not None
         try:
-            self.node.serving._allowed(row, action, share, 1, transfer)
+            self.node.serving._judging.allowed(row, action, share, 1, transfer)
         except RefusedError as error:
             refused = error
         else:
@@ -465,8 +465,8 @@ class GrantMachine(RuleBasedStateMachine):
         assert code in expected
         if code:
             return
-        grant = self.node.serving._allowed(row, "start", share, 1, transfer)
-        share_row = self.node.serving._share(share, 1)
+        grant = self.node.serving._judging.allowed(row, "start", share, 1, transfer)
+        share_row = self.node.serving._judging.share(share, 1)
         accept = self._accept(person, transfer, grant, share_row.listing)
 
         async def begin() -> None:
@@ -541,7 +541,7 @@ class GrantMachine(RuleBasedStateMachine):
             return
         with self.node.core.database.begin() as tx:
             for grant in self.grants:
-                rows = list(shares.grants_for(tx, grant.person, grant.share, 1))
+                rows = list(shares.grants_for(tx, grant.person, grant.share, 1, owner=self.node.core.me))
                 taken = sum(transfers.slots_taken(tx, row.grant, grant.person, without="") for row in rows)
                 assert taken <= grant.downloads
                 assert taken == sum(item.held for item in self.transfers.values() if item.grant is grant)

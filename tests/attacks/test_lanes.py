@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from labxchange.net.lane_socket import LaneSocket
-from labxchange.transfer import lane_ring
-from labxchange.transfer.lane_process import LANES_A_SESSION, Workers
+from labxchange.transfer.lanes import ring as lane_ring
+from labxchange.transfer.lanes.process import LANES_A_SESSION, Workers
 from labxchange.wire.data.datagram import BATCH_DATAGRAMS, SIZES, Kind, Sealer, by_lane
 from labxchange.wire.data.lane import Batch, Failed, Up
 from labxchange.wire.data.sender import Sender

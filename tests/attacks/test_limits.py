@@ -130,9 +130,9 @@ class Race:
     def check(self, share: str, limit: int) -> int:
         node = self.machine.node
         with node.core.database.begin() as tx:
-            row = shares.grants_of(tx, share, 1)[0]
+            row = shares.grants_of(tx, share, 1, owner=node.core.me)[0]
             taken = transfers.slots_taken(tx, row.grant, self.identity.public.hex(), without="")
-            held = {item.transfer for item in transfers.of_grant(tx, row.grant) if item.slot in ("reserved", "used")}
+            held = {item.transfer for item in transfers.outgoing_of(tx, row.grant) if item.slot in ("reserved", "used")}
         assert taken <= limit
         assert self.started <= held, "a transfer was started without a slot"
         return taken

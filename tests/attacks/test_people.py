@@ -22,7 +22,7 @@ from labxchange.net.network import Network, UdpAddress
 from labxchange.node.node import Node
 from labxchange.store import people
 from labxchange.wire.control import messages
-from labxchange.wire.control.messages import Begin, Deliver, Fetch, GetPage, Refused, Taken, Waiting, Witness, encode
+from labxchange.wire.control.messages import Begin, Deliver, Fetch, GetDigests, GetPage, Refused, Taken, Waiting, Witness, encode
 from tests.fuzz.evil import Pool, ScriptedChannel, Statements, check_refusal
 from tests.support.nodes import befriend, make_node, share, start, wait_for
 from tests.support.world import World, simulate, write_files
@@ -121,6 +121,8 @@ def test_a_thief_of_an_invitation_is_seen(tmp_path: Path) -> None:
         assert not bo.node.contacts.all()
         assert "intercepted" in alerts(ada.node)
         assert len(await events(ada.node, "invitation.reused")) == 1
+        (made,) = await ada.node.contact_invitations()
+        assert (made.state, made.used_by, made.reused) == ("used", "Mallory", 1)
         # The words that the real Bo reads over the telephone are not the thief's.
         with pytest.raises(InputError) as differ:
             await ada.node.contact_verify(contact="Mallory", words=list((await bo.node.key_show()).words))
@@ -315,6 +317,7 @@ def every_request(share_id: str) -> Iterator[messages.Message]:
     yield Deliver(statements=[])
     for body in ("listing", "manifest", "digests"):
         yield GetPage(body=body, share=share_id, version=1, number=0)  # type: ignore[arg-type]
+    yield GetDigests(share=share_id, version=1, first_chunk=0)
     yield Begin(transfer="00" * 16)
     yield Fetch(transfer="00" * 16, chunks=[(0, 0)])
     yield Witness(note="")

@@ -11,7 +11,6 @@ Without them only the loopback rows are run. Quick: `--scale 0.03 --rows lan,los
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 import platform
 import pwd
@@ -22,6 +21,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
+
+import labxchange
 from labxchange.settings import SOFTWARE
 from tests.bench import network, peers, report, rows
 from tests.bench.measure import OURS, Bench, Run, workspace
@@ -63,12 +65,10 @@ def machine() -> dict[str, str]:
 
 
 def _revision() -> str:
-    told = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    """The commit of the source that is measured, which PYTHONPATH may have chosen: an older one, to compare with."""
+    place = Path(labxchange.__file__).parent
+    told = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=place, capture_output=True, text=True, check=False)
     return told.stdout.strip()
-
-
-def lanes_exist() -> bool:
-    return importlib.util.find_spec("labxchange.transfer.lane_worker") is not None
 
 
 def parser() -> argparse.ArgumentParser:
@@ -79,9 +79,14 @@ def parser() -> argparse.ArgumentParser:
     add("--cc", default="cubic,bbr", help="TCP congestion controls of the peers")
     add("--repeat", type=int, default=3, help="runs of each; the median stands for them")
     add("--scale", type=float, default=1.0, help="share of each row's bytes or files")
-    add("--window", type=float, default=0.0, help="seconds after which a run is stopped and extrapolated; 0: none")
+    add(
+        "--window",
+        type=float,
+        default=60.0,
+        help="seconds after which a run is stopped and extrapolated; ours has twice its bound",
+    )
     add("--netlab", default=os.environ.get("LABXCHANGE_NETLAB", ""), help="an emulator with `up`, `exec HOST` and `down`")
-    add("--require-lanes", action=argparse.BooleanOptionalAction, default=lanes_exist(), help="a fallback is a failure")
+    add("--require-lanes", action=argparse.BooleanOptionalAction, default=True, help="a fallback is a failure")
     add("--note", default="", help="what a reader of the result has to know")
     add("--json", type=Path, help="write everything here")
     add("--plot", type=Path, help="write a PNG here")
@@ -127,19 +132,7 @@ def measure(given: argparse.Namespace, command: str) -> report.Document:
         print(
             "No network of our own here: only the loopback address. Limited paths need root, and --netlab or netem.", flush=True
         )
-    found: list[Run] = []
-    with workspace() as place:
-        bench = Bench(net, account=who, place=place, window_s=given.window)
-        for row in chosen:
-            joined = others if row.peers else []
-            found += bench.row(
-                row,
-                peers=[peer for peer in joined if row.files == 1 or peer.tree],
-                controls=controls,
-                repeat=given.repeat,
-                told=lambda run: print(report.line(run), flush=True),
-            )
-    return report.Document(
+    document = report.Document(
         command=command,
         started=f"{started:%Y-%m-%d %H:%M} UTC",
         note=given.note,
@@ -150,9 +143,22 @@ def measure(given: argparse.Namespace, command: str) -> report.Document:
         repeat=given.repeat,
         window_s=given.window,
         missing=missing,
-        rows=tuple(chosen),
-        runs=tuple(found),
+        rows=(),
+        runs=(),
     )
+    with workspace() as place:
+        bench = Bench(net, account=who, place=place, window_s=given.window)
+        for row in chosen:
+            joined = [peer for peer in others if row.peers and (row.files == 1 or peer.tree)]
+            runs = bench.row(row, peers=joined, controls=controls, repeat=given.repeat, told=_tell)
+            document = msgspec.structs.replace(document, rows=(*document.rows, row), runs=(*document.runs, *runs))
+            if given.json:
+                report.save(document, given.json)  # a long run that is ended early keeps what it has
+    return document
+
+
+def _tell(run: Run) -> None:
+    print(report.line(run), flush=True)
 
 
 def failures(document: report.Document, *, require_lanes: bool) -> list[str]:
@@ -165,8 +171,8 @@ def failures(document: report.Document, *, require_lanes: bool) -> list[str]:
         if run.error:
             found.append(f"{name}: {run.error}")
         elif require_lanes and run.plane and run.plane != LANES:
-            found.append(f"{name}: the bytes went over {run.plane}, not over lanes")
-        elif require_lanes and run.row == "joined" and (run.datagrams_per_call or 0) < _DATAGRAMS_MIN:
+            found.append(f"{name}: the bytes went over {run.plane}, not over lanes: {run.plane_reason or 'no reason told'}")
+        elif run.row == "joined" and run.datagrams_per_call is not None and run.datagrams_per_call < _DATAGRAMS_MIN:
             found.append(f"{name}: {run.datagrams_per_call} datagrams a call on the listening side, at least {_DATAGRAMS_MIN}")
     return found
 
@@ -189,7 +195,9 @@ def write_report(words: Sequence[str]) -> int:
     document, before = report.load(given.run), report.load(given.before) if given.before else None
     plot = given.out.with_suffix(".png")
     report.draw(document, plot, before=before)
-    given.out.write_text(report.page(document, before=before, plot=plot.name), encoding="utf-8")
+    inputs = [path.resolve().relative_to(ROOT) for path in (given.run, given.before) if path is not None]
+    made_by = shlex.join(["report", *map(str, inputs)])
+    given.out.write_text(report.page(document, before=before, plot=plot.name, made_by=made_by), encoding="utf-8")
     print(f"{given.out}, {plot}")
     return 0
 
@@ -200,8 +208,6 @@ def main(words: Sequence[str]) -> int:
     given = parser().parse_args(words)
     document = measure(given, spoken(words))
     print(f"\n{report.text(document)}")
-    if given.json:
-        report.save(document, given.json)
     if given.plot:
         report.draw(document, given.plot)
     wrong = failures(document, require_lanes=given.require_lanes)

@@ -26,12 +26,12 @@ from tests.bench import flow, payload
 from tests.bench.network import Network, socket_limits
 from tests.bench.nodes import ROOT, BenchNode, Moved, Stuck, fetch, meet, offer, rate_at_the_end
 from tests.bench.peers import Course, Peer
-from tests.bench.processes import Account, Side, machine_busy_s
-from tests.bench.rows import GIB, MIB, Bar, Row, Verdict, bound_s
+from tests.bench.processes import Account, Side, machine_busy_s, sample
+from tests.bench.rows import GIB, MIB, Bar, Row, Verdict, bound_s, drops_allowed
 
 OURS = "labxchange"
 _SAMPLE_S = 0.25
-_LIMIT_S = 3600.0
+_CUT_S = 5.0
 
 
 class Use(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,6 +60,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     sender: Use | None = None
     receiver: Use | None = None
     plane: str = ""
+    plane_reason: str = ""
     datagrams_per_call: float | None = None
     spread: float | None = None
     share: float | None = None
@@ -87,6 +88,8 @@ def judge(row: Row, run: Run) -> list[Verdict]:
 
     sides = [use for use in (run.sender, run.receiver) if use is not None]
     most("seconds", bound_s(row.path, run.bytes) if bar.bound else 0.0, run.seconds)
+    if run.queue_drops is not None:
+        most("dropped by the queue", drops_allowed(row.path, run.bytes) if bar.bound else 0.0, run.queue_drops)
     least("of link", bar.of_link, run.goodput_mbit / row.path.rate_mbit if row.path.rate_mbit else None)
     least("Mbit/s", bar.goodput_mbit, run.goodput_mbit)
     most("seconds with listing", bar.seconds, run.seconds + run.listed_s)
@@ -104,6 +107,11 @@ def extrapolated_s(seconds: float, *, samples: Sequence[tuple[float, int]], want
     return seconds + max(wanted - samples[-1][1], 0) / rate if rate > 0 else float("inf")
 
 
+def patience_s(row: Row, count_bytes: int) -> float:
+    """How long a run that reaches its bars takes, where one of them says it; 0 where none does."""
+    return max(bound_s(row.path, count_bytes) if row.bar.bound else 0.0, row.bar.seconds)
+
+
 @contextlib.contextmanager
 def workspace() -> Iterator[Path]:
     """A folder on a tmpfs where there is one, gone afterwards."""
@@ -118,7 +126,7 @@ class Bench:
 
     def __init__(self, network: Network, *, account: Account, place: Path, window_s: float) -> None:
         self._network, self._account, self._place = network, account, place
-        self._window_s = window_s or _LIMIT_S
+        self._window_s = window_s
 
     def row(
         self, row: Row, *, peers: Sequence[Peer], controls: Sequence[str], repeat: int, told: Callable[[Run], None]
@@ -159,7 +167,7 @@ class Bench:
 
     # --- ours ---------------------------------------------------------------------------------------------------------
     async def _ours(self, row: Row, source: Path, blank: Run) -> Run:
-        sides = {"a": Side(), "b": Side()}
+        sides = {"a": Side(), "b": Side(), "beside": Side()}
         place = Path(tempfile.mkdtemp(prefix="ours-", dir=self._place))
         place.chmod(0o755)
         nodes = [BenchNode(place, host, side=sides[host], network=self._network, account=self._account) for host in ("a", "b")]
@@ -183,34 +191,37 @@ class Bench:
             offers = [await offer(a, b, item, title=str(number), known=row.known) for number, item in enumerate(shared)]
             listed_s = time.monotonic() - began
             busy_before, began = begin(), time.monotonic()
-            beside = self._beside(row) if row.kind == "flow" else None
-            window_s = row.duration_s or self._window_s
+            beside = self._beside(row, sides["beside"]) if row.kind == "flow" else None
+            window_s = row.duration_s or max(self._window_s, 2 * patience_s(row, blank.bytes))
             moved = await asyncio.gather(*(fetch(b, item, window_s=window_s) for item in offers))
             watched_s = time.monotonic() - began
             busy_s = machine_busy_s() - busy_before
         done = sum(item.done_bytes for item in moved)
         run = self._used(blank, sides, done=done, watched_s=watched_s, busy_s=busy_s)
-        run = msgspec.structs.replace(run, listed_s=round(listed_s, 3), **_times(blank.bytes, moved))
+        run = msgspec.structs.replace(run, listed_s=round(listed_s, 3), **_planes(moved))
+        if beside is not None:
+            return self._shares(row, run, done=done, other=_counted(beside), watched_s=watched_s)
+        run = msgspec.structs.replace(run, **_times(blank.bytes, moved))
         if row.kind == "ten":
             rates = [item.done_bytes / item.seconds for item in moved]
             run = msgspec.structs.replace(run, spread=round(1 - min(rates) / max(rates), 4))
-        if beside is not None:
-            return self._shares(row, run, done=done, other=int(beside.communicate()[0] or 0), watched_s=watched_s)
         if run.complete:
             pairs = zip(shared, moved, strict=True)
             intact = all(payload.same(item, _where(item, Path(one.destination))) for item, one in pairs)
             run = msgspec.structs.replace(run, intact=intact, error="" if intact else "the bytes differ")
         return run
 
-    def _beside(self, row: Row) -> subprocess.Popen[bytes]:
-        """Start the other flow; its sink says at the end how much came."""
+    def _beside(self, row: Row, side: Side) -> Path:
+        """Start the other flow; its sink writes into the file that is returned, at the end, how much came."""
         python = [sys.executable, "-m", "tests.bench.flow"]
         where = [self._network.address("b"), str(flow.PORT)]
-        sink = subprocess.Popen(self._network.command("b", [*python, "sink", *where]), cwd=ROOT, stdout=subprocess.PIPE)
+        told = Path(tempfile.mkstemp(dir=self._place, prefix="sink-")[1])
+        side.start(self._network.command("b", [*python, "sink", *where]), log=told, cwd=ROOT)
         wait = ["sh", "-c", f"until ss -Hltn sport = :{flow.PORT} | grep -q .; do sleep 0.02; done"]
         subprocess.run(self._network.command("b", wait), check=True, timeout=20)
-        subprocess.Popen(self._network.command("a", [*python, "source", *where, str(row.duration_s)]), cwd=ROOT)
-        return sink
+        source = self._network.command("a", [*python, "source", *where, str(row.duration_s)])
+        side.start(source, log=told.with_suffix(".source"), cwd=ROOT)
+        return told
 
     @staticmethod
     def _shares(row: Row, run: Run, *, done: int, other: int, watched_s: float) -> Run:
@@ -281,8 +292,7 @@ async def sampling(sides: dict[str, Side], *, whole: bool) -> AsyncIterator[Call
 
     async def look() -> None:
         while True:
-            for side in sides.values():
-                side.sample()
+            sample(sides.values())
             await asyncio.sleep(_SAMPLE_S)
 
     for side in sides.values():
@@ -303,15 +313,27 @@ def _times(wanted: int, moved: Sequence[Moved]) -> dict[str, object]:
     return {
         **_rate(wanted, seconds),
         "complete": all(one.complete for one in moved),
-        "plane": ", ".join(sorted({one.plane for one in moved})),
         "datagrams_per_call": min(told, default=None),
     }
+
+
+def _planes(moved: Sequence[Moved]) -> dict[str, str]:
+    """What carried the transfers, each kind once."""
+    return {name: ", ".join(sorted({getattr(one, name) for one in moved} - {""})) for name in ("plane", "plane_reason")}
 
 
 def _rate(wanted: int, seconds: float) -> dict[str, object]:
     if seconds == float("inf"):
         return {"error": "nothing arrived within the window"}
     return {"seconds": round(seconds, 3), "goodput_mbit": round(wanted * 8 / seconds / 1e6, 2) if seconds else 0.0}
+
+
+def _counted(told: Path) -> int:
+    """What the sink of the other flow says when it is cut, which is a moment after the end of its time."""
+    deadline = time.monotonic() + _CUT_S
+    while not (text := told.read_text().strip()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return int(text or 0)
 
 
 def _where(source: Path, destination: Path) -> Path:

@@ -181,11 +181,11 @@ def _let_the_kernel_join(network: Network) -> None:
     _run(*network.command("a", ["ethtool", "-K", _DEVICE, "tso", "off", "tx-udp-segmentation", "off"]))
     _run(*network.command("b", ["ethtool", "-K", _DEVICE, "gro", "on"]))
     places = " ".join(
-        f"echo {value} > /sys/class/net/{_DEVICE}/{name};"
+        f"echo {value} > /mnt/class/net/{_DEVICE}/{name};"
         for name, value in (("gro_flush_timeout", 200_000), ("napi_defer_hard_irqs", 2))
     )
-    # a namespace sees its own devices in a sysfs of its own
-    _run(*network.command("b", ["unshare", "--mount", "sh", "-ec", f"mount -t sysfs sysfs /sys; {places}"]))
+    # a namespace sees its own devices in a sysfs of its own, which nobody else gets to see
+    _run(*network.command("b", ["unshare", "--mount", "sh", "-ec", f"mount -t sysfs sysfs /mnt; {places}"]))
 
 
 def choose(emulator: str) -> Network:

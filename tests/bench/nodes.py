@@ -49,6 +49,7 @@ class Moved(msgspec.Struct, frozen=True, kw_only=True):
     samples: tuple[tuple[float, int], ...]
     destination: str
     plane: str = ""
+    plane_reason: str = ""
     datagrams_per_call: float | None = None
 
 
@@ -159,6 +160,7 @@ async def fetch(b: BenchNode, share: ShareInfo, *, window_s: float) -> Moved:
     if info.state in _OVER and info.state not in _DONE:
         raise Stuck(f"the transfer is {info.state}: {info.reason}")
     complete = info.state in _DONE
+    plane, reason = await _plane(b, info, complete=complete)
     return Moved(
         complete=complete,
         seconds=await _seconds(b, info, watched_s=watched_s) if complete else watched_s,
@@ -166,7 +168,8 @@ async def fetch(b: BenchNode, share: ShareInfo, *, window_s: float) -> Moved:
         samples=tuple(samples),
         destination=info.destination,
         datagrams_per_call=getattr(info, "datagrams_per_call", None),
-        plane=await _plane(b, info) if complete else "",
+        plane=plane,
+        plane_reason=reason,
     )
 
 
@@ -182,10 +185,15 @@ async def _seconds(b: BenchNode, info: TransferInfo, *, watched_s: float) -> flo
     return seconds
 
 
-async def _plane(b: BenchNode, info: TransferInfo) -> str:
-    """What carried the bytes, as the receipt says: lanes, or streams of the control connection."""
+async def _plane(b: BenchNode, info: TransferInfo, *, complete: bool) -> tuple[str, str]:
+    """What carried the bytes, as the receipt says - lanes, or streams of the control connection - and why it fell back if it did.
+    A transfer that is not complete has no receipt: there only the entry of a fallback tells."""
+    entries = await b.client.call(Verbs.audit_list, event="transfer.fallback", about=info.transfer, limit=1)
+    reason = entries[0].result_code if entries else ""
+    if not complete:
+        return ("quic-stream" if entries else "", reason)
     path = (await b.client.call(Verbs.receipt_show, transfer=info.transfer)).path.split(", ")
-    return path[1] if len(path) > 1 else ""
+    return (path[1] if len(path) > 1 else "", reason)
 
 
 def rate_at_the_end(samples: Sequence[tuple[float, int]]) -> float:

@@ -7,7 +7,11 @@
 #include <fstream>
 #include <iostream>
 #include <string>
+#if __has_include(<udt.h>)
 #include <udt.h>
+#else
+#include <udt/udt.h>
+#endif
 
 static void check(bool fine, const char *what) {
     if (fine) return;

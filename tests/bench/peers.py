@@ -6,12 +6,12 @@ and its time is extrapolated from the second half. Peers keep the machine's sock
 not). TCP peers run once for each congestion control, set on both hosts. Settings: as they come, but aria2 with 16 connections,
 and uftp, which has no congestion control, with 95 % of the link as its rate, given by hand.
 
-Commands may use {a} {b} (addresses), {src} {dst} {etc} (folders), {rate} (kbit/s), {python}.
+Programs are looked for on PATH, modules in the python3 found there. Commands may use {a} {b} (addresses), {src} {dst} {etc}
+(folders), {files}, {rate} (kbit/s), {python} (this one).
 """
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -24,20 +24,23 @@ import msgspec
 
 from tests.bench import payload
 from tests.bench.network import Network
-from tests.bench.processes import Process, Side, machine_busy_s
+from tests.bench.processes import Process, Side, machine_busy_s, sample
 from tests.bench.rows import Row
 
 _READY_S = 20.0
 _UDP_READY_S = 0.7
 _SETTLE_S = 5.0
 _LOOK_S = 0.1
+_LOOK_SHARE = 20.0
+"""Looking at many files takes a while: not more than this part of the time."""
 
 _SSH = "-F none -p 2222 -i {etc}/id -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR"
 _HERE = Path(__file__).parent
 
 
 class Server(msgspec.Struct, frozen=True):
-    """A command on a host, ready when it listens on a TCP port, or when ``{etc}/ready`` names exist, or after a moment."""
+    """A command on a host: ready when it listens on TCP ``port``, when the file ``ready`` is in {etc}, or after a moment. A
+    ``late`` one starts with the client."""
 
     host: str
     command: str
@@ -151,11 +154,11 @@ PEERS = (
     Peer(
         name="iroh",
         needs=("module:iroh",),
-        servers=(Server("a", "{python} -m tests.bench.peer_iroh send {a} {src} {etc}", ready="iroh-ticket"),),
+        servers=(Server("a", "python3 -m tests.bench.peer_iroh send {a} {src} {etc}", ready="iroh-ticket"),),
         client="b",
         tcp=False,
-        file="{python} -m tests.bench.peer_iroh receive {a},{b} {dst} {etc}",
-        tree="{python} -m tests.bench.peer_iroh receive {a},{b} {dst} {etc}",
+        file="python3 -m tests.bench.peer_iroh receive {a},{b} {dst} {etc}",
+        tree="python3 -m tests.bench.peer_iroh receive {a},{b} {dst} {etc}",
         note="QUIC and BLAKE3, import and export included",
     ),
 )
@@ -171,9 +174,9 @@ def missing(peer: Peer) -> list[str]:
 def _there(need: str) -> bool:
     kind, _, name = need.rpartition(":")
     if kind == "module":
-        return importlib.util.find_spec(name) is not None
+        return not subprocess.run(["python3", "-c", f"import {name}"], cwd="/", capture_output=True, check=False).returncode
     if kind == "header":
-        return Path("/usr/include", name).exists()
+        return any(Path("/usr/include", folder, name).exists() for folder in ("", Path(name).stem))
     return shutil.which(name) is not None
 
 
@@ -240,8 +243,7 @@ class Course:
         samples = list(self._watch(running, sides, began=began, window_s=window_s))
         seconds, complete = time.monotonic() - began, all(process.ended() for process in running)
         busy_s = machine_busy_s() - busy_s
-        for side in sides.values():
-            side.sample()
+        sample(sides.values())
         error = self._log.read_text(errors="replace")[-300:] if client.code else ""
         intact = complete and not client.code and self._same()
         return Outcome(
@@ -259,15 +261,15 @@ class Course:
         while (now := time.monotonic()) - began < window_s:
             written = payload.written_bytes(self._destination)
             yield now - began, written
-            if all(process.ended() for process in running):
+            if not (working := [process for process in running if not process.ended()]):
                 settled = settled or now
                 if running[0].code or written >= wanted or now - settled > _SETTLE_S:
                     return
                 time.sleep(0.01)
                 continue
-            for side in sides.values():
-                side.sample()
-            time.sleep(_LOOK_S)
+            sample(sides.values())
+            looked_s = time.monotonic() - now
+            working[0].wait(max(_LOOK_S, _LOOK_SHARE * looked_s))
 
     def _wait(self, server: Server, process: Process) -> None:
         deadline = time.monotonic() + _READY_S

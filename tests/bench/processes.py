@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -90,6 +91,15 @@ class Process:
                 self.cpu_s = usage.ru_utime + usage.ru_stime
         return self.code is not None
 
+    def wait(self, timeout_s: float) -> None:
+        """Until it ends, to the millisecond, or until the time is over."""
+        with contextlib.suppress(ProcessLookupError):
+            descriptor = os.pidfd_open(self.pid)
+            try:
+                select.select([descriptor], [], [], timeout_s)
+            finally:
+                os.close(descriptor)
+
     def stop(self) -> None:
         """SIGTERM to its session, SIGKILL to what stays, and wait."""
         members = _below([self.pid], _table())
@@ -121,11 +131,10 @@ class Side:
         """The clock starts: what was used until now does not count."""
         self._before_s = self._cpu_s()
         self.peak_sum_bytes = self.peak_process_bytes = 0
-        self.sample()
 
-    def sample(self) -> None:
-        """Look at the memory; to be called a few times a second."""
-        sizes = [resident_bytes(pid) for pid in _below([process.pid for process in self.processes], _table())]
+    def look(self, table: dict[int, tuple[int, float]]) -> None:
+        """Remember the memory, if it is the highest."""
+        sizes = [resident_bytes(pid) for pid in _below([process.pid for process in self.processes], table)]
         self.peak_sum_bytes = max(self.peak_sum_bytes, sum(sizes))
         self.peak_process_bytes = max(self.peak_process_bytes, max(sizes, default=0))
 
@@ -142,3 +151,10 @@ class Side:
     def stop(self) -> None:
         for process in reversed(self.processes):
             process.stop()
+
+
+def sample(sides: Iterable[Side]) -> None:
+    """Look at the memory of all sides; to be called a few times a second."""
+    table = _table()
+    for side in sides:
+        side.look(table)

@@ -22,7 +22,9 @@ ROUND_TRIPS = 12
 SOCKET_BYTES = 212_992
 """``net.core.rmem_max`` of a Linux machine that nobody tuned: what an unprivileged process has up to 1 Gbit/s."""
 
-Value = Literal["file", "tree", "ten", "flow"]
+_SETTLE_S = 10.0
+
+Kind = Literal["file", "tree", "ten", "flow"]
 
 
 class Path(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,7 +66,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     title: str
-    kind: Value
+    kind: Kind
     path: Path
     bar: Bar
     files: int = 1
@@ -93,11 +95,22 @@ def bound_s(path: Path, count_bytes: int) -> float:
     return count_bytes * 8 / (OF_CEILING * path.ceiling_mbit * 1e6) + ROUND_TRIPS * path.rtt_ms / 1000
 
 
+def drops_allowed(path: Path, count_bytes: int) -> float:
+    """Packets that a sender may lose to its own excess: 1.5 times what the path holds, and 1 % of what it sends."""
+    held = path.rate_mbit * 1e3 * path.rtt_ms / 8 / path.mtu
+    return 1.5 * held + 0.01 * count_bytes / (path.mtu - OVERHEAD_BYTES)
+
+
 def scaled(row: Row, scale: float) -> Row:
-    """The row with less to move: smaller files where it is one file, fewer files where there are many, a shorter time."""
+    """The row with less to move: smaller files where it is one file, fewer files where there are many, a shorter time beside
+    another flow, but long enough for two of them to settle."""
+    if row.kind == "flow":
+        duration_s = max(row.duration_s * scale, _SETTLE_S)
+        size = int(1.2 * row.path.rate_mbit * 1e6 / 8 * duration_s)
+        return msgspec.structs.replace(row, smallest_bytes=size, largest_bytes=size, duration_s=duration_s)
     if row.files == 1 or row.kind == "ten":
         size = max(int(row.largest_bytes * scale), MIB)
-        return msgspec.structs.replace(row, smallest_bytes=size, largest_bytes=size, duration_s=row.duration_s * scale)
+        return msgspec.structs.replace(row, smallest_bytes=size, largest_bytes=size)
     return msgspec.structs.replace(row, files=max(int(row.files * scale), 10))
 
 
@@ -139,8 +152,8 @@ def _beside(control: str, bdp: float) -> Row:
         kind="flow",
         path=Path(rate_mbit=100, rtt_ms=50, queue_ms=50 * bdp),
         bar=Bar(share=0.25 if bdp < 1 else 1 / 3),
-        smallest_bytes=GIB,
-        largest_bytes=GIB,
+        smallest_bytes=900 * MIB,
+        largest_bytes=900 * MIB,
         socket_bytes=SOCKET_BYTES,
         beside=control,
         duration_s=60.0,

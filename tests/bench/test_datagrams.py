@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import pytest
 
-from labxchange.net.lane_socket import LaneSocket, open_lane
+from labxchange.net.lane_socket import LaneSocket, join_received, open_lane
 from labxchange.net.network import Slot
 from labxchange.net.port_group import close_group, open_group
 from tests.support.flow import Flow, carry
@@ -19,18 +19,21 @@ from tests.support.veth import B, Veth, why_not
 
 BATCHES = 1000
 JOINED_MIN = 8.0
-HEAD = "path                      payload  sending  receiving  sent a call  received a call  us sending  us receiving"
+HEAD = "path                      payload  sending  receiving  sent a call  received a call  us sending  us receiving  lost"
 
 
 def measure(
     path: str, payload_bytes: int, group: tuple[Slot, ...], dial: Callable[[bool], LaneSocket], *, joined_min: float = JOINED_MIN
 ) -> None:
     for gso, gro in ((True, True), (True, False), (False, True), (False, False)):
+        for slot in group:
+            join_received(slot.socket, join=gro)
         dialler, listener = dial(gso), LaneSocket(group[1].socket, gro=gro)
         flow: Flow = carry(dialler, listener, slot=1, segment_bytes=payload_bytes, batches=BATCHES)
         print(
             f"{path:25} {payload_bytes:7}  {'joined' if gso else 'single':>7}  {'joined' if gro else 'single':>9}"
-            f"  {flow.sent_a_call:11.1f}  {flow.received_a_call:15.1f}  {flow.send_us:10.2f}  {flow.receive_us:12.2f}"
+            f"  {flow.sent_a_call:11.1f}  {flow.received_a_call:15.1f}"
+            f"  {flow.send_us:10.2f}  {flow.receive_us:12.2f}  {flow.lost:4}"
         )
         assert not (gso and gro) or flow.received_a_call >= joined_min
         dialler.close()

@@ -2,8 +2,10 @@
 
 The model is as strict as POSIX allows. A write is on the disk only once a later ``fsync``, ``fdatasync`` or ``syncfs`` of it
 has returned; until then it may be there, be missing, or be torn at a sector, each apart from the others. A name is on the disk
-only once its folder was synced (renames are atomic); times and modes only after ``fsync``. ``Recording.cuts`` replays the calls,
-and each ``Cut`` gives any number of disks that could be found after a power loss at that moment.
+only once its folder was synced. A rename is atomic; but after a move from folder to folder the new name is there once the new
+folder was synced, and the old one may stay until after that the old folder is synced too. Times and modes are there only after
+``fsync``. ``Recording.cuts`` replays the calls, and each ``Cut`` gives any number of disks that could be found after a power loss
+at that moment.
 
 A write to ``/dev/null`` of the recorded process is a mark: what the process vouched for by then, or the name of the place in the
 source from which the next sync is called (``Recording`` can be told to ignore the syncs of one place, as if it were not there).
@@ -16,7 +18,7 @@ import os
 import random
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,11 +52,12 @@ class Write:
 
 @dataclass(eq=False)
 class Naming:
-    """A change of names: ``gone`` and ``new`` are (folder, name)."""
+    """A change of names: ``gone`` and ``new`` are (folder, name); it is not on the disk before ``needs`` is."""
 
     gone: tuple[File, str] | None
     new: tuple[File, str] | None
     file: File
+    needs: Naming | None = None
     done: bool = False
 
     def touches(self, folder: File) -> bool:
@@ -73,6 +76,10 @@ class File:
     live_names: dict[str, File] = field(default_factory=dict)
     live_size: int = 0
     pending: list[Write] = field(default_factory=list)
+
+
+Change = Write | Naming
+Keep = Callable[[Change], bool]
 
 
 @dataclass(frozen=True)
@@ -137,20 +144,32 @@ def events(path: Path) -> list[Event]:
 class Cut:
     """The moment of a power loss: what is on the disk for sure, what may be, and what had been vouched for."""
 
-    def __init__(self, number: int, root: File, namings: list[Naming], marks: list[dict[str, Any]], *, after: str) -> None:
+    def __init__(
+        self, number: int, root: File, namings: list[Naming], owed: set[Change], marks: list[dict[str, Any]], *, after: str
+    ) -> None:
         self.number = number
         self.marks = marks
         self.after = after
-        """``change``, ``sync`` and its place, or ``mark`` and its first word."""
+        """``names``, ``bytes``, ``sync`` and its place, or ``mark`` and its first word."""
+        self.owed = owed
+        """What would be on the disk for sure, had no sync been left out."""
         self._root = root
         self._namings = namings
 
     def rebuild(self, target: Path, chance: random.Random | None) -> None:
         """Write one possible disk into ``target``: nothing unsynced without ``chance``, else what chance keeps, torn."""
-        keep: Callable[[], bool] = (lambda: False) if chance is None else _keeper(chance)
+        self._rebuild(target, (lambda change: False) if chance is None else _keeper(chance), chance)
+
+    def rebuild_without(self, target: Path, lost: Collection[Change]) -> None:
+        """Write the disk that holds all but what is ``lost``, though nothing of it may be synced."""
+        self._rebuild(target, lambda change: change not in lost, None)
+
+    def _rebuild(self, target: Path, keep: Keep, chance: random.Random | None) -> None:
         names: dict[File, dict[str, File]] = {}
+        missing: set[Naming] = set()
         for naming in self._namings:
-            if not keep():
+            if naming.needs in missing or not keep(naming):
+                missing.add(naming)
                 continue
             if naming.gone is not None:
                 folder, name = naming.gone
@@ -162,26 +181,31 @@ class Cut:
                 names.setdefault(folder, dict(folder.names))[name] = naming.file
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir(mode=0o700)
-        self._write_folder(self._root, target, names, keep, chance)
+        self._write_folder(self._root, target, names, {}, keep, chance)
 
     def _write_folder(
         self,
         folder: File,
         target: Path,
         names: dict[File, dict[str, File]],
-        keep: Callable[[], bool],
+        written: dict[File, Path],
+        keep: Keep,
         chance: random.Random | None,
     ) -> None:
         for name, file in names.get(folder, folder.names).items():
             path = target / name
             if file.is_folder:
                 path.mkdir(mode=0o700)
-                self._write_folder(file, path, names, keep, chance)
+                self._write_folder(file, path, names, written, keep, chance)
                 path.chmod(file.mode & 0o777)
                 continue
+            if file in written:
+                os.link(written[file], path)
+                continue
+            written[file] = path
             data, mode, mtime_ns = bytearray(file.data), file.mode, file.mtime_ns
             for write in file.pending:
-                if not keep():
+                if not keep(write):
                     continue
                 if write.size is not None:
                     _resize(data, write.size)
@@ -196,9 +220,9 @@ class Cut:
             os.utime(path, ns=(mtime_ns, mtime_ns))
 
 
-def _keeper(chance: random.Random) -> Callable[[], bool]:
+def _keeper(chance: random.Random) -> Keep:
     share = chance.choice((0.1, 0.5, 0.9))
-    return lambda: chance.random() < share
+    return lambda change: chance.random() < share
 
 
 def _torn(write: Write, chance: random.Random | None) -> Iterator[tuple[int, bytes]]:
@@ -250,19 +274,19 @@ class Recording:
         self._site: dict[int, str] = {}
         self._running: dict[tuple[int, str], Any] = {}
         self._synced = ""
-        self.skipped = False
-        """True from the first sync that was left out."""
+        self._owed: set[Change] = set()
 
     def cuts(self) -> Iterator[Cut]:
         """The moment after each call that changes or syncs something, and after each mark."""
         number = 0
         for event in self._events:
-            marks = len(self._marks)
+            marks, namings = len(self._marks), len(self._namings)
             if self._take(event):
                 number += 1
-                after = f"sync {self._synced}" if event.call.name in _SYNCS else "change"
+                after = "names" if len(self._namings) > namings else "bytes"
+                after = f"sync {self._synced}" if event.call.name in _SYNCS else after
                 after = f"mark {next(iter(self._marks[-1]))}" if len(self._marks) > marks else after
-                yield Cut(number, self._root, self._namings, self._marks, after=after)
+                yield Cut(number, self._root, self._namings, self._owed, self._marks, after=after)
 
     # --- replay -------------------------------------------------------------------------------------------------------
     def _take(self, event: Event) -> bool:
@@ -345,9 +369,13 @@ class Recording:
             del gone[0].live_names[gone[1]]
         if new is not None:
             new[0].live_names[new[1]] = file
-        naming = Naming(gone, new, file)
-        self._namings.append(naming)
-        return [naming]
+        if gone is None or new is None or gone[0] is new[0]:
+            namings = [Naming(gone, new, file)]
+        else:
+            there = Naming(None, new, file)
+            namings = [there, Naming(gone, None, file, needs=there)]
+        self._namings += namings
+        return list(namings)
 
     def _write(self, call: Call) -> list[Any] | None:
         kind, path = call.arguments[0]
@@ -451,8 +479,10 @@ class Recording:
         self.sites[site] = self.sites.get(site, 0) + 1
         self._synced = site
         if site == self._without:
-            self.skipped = True
+            self._owed |= {write for write in writes if write in write.file.pending}
+            self._owed |= {naming for naming in namings if naming in self._namings}
             return True
+        self._owed -= {*writes, *namings}
         for write in writes:
             if write in write.file.pending:
                 write.file.pending.remove(write)
@@ -478,7 +508,8 @@ class Recording:
             writes = [write for file in self._files for write in file.pending if write.done]
             return site, writes, [naming for naming in self._namings if naming.done]
         if file.is_folder:
-            return site, [], [naming for naming in self._namings if naming.done and naming.touches(file)]
+            here = (naming for naming in self._namings if naming.done and naming.touches(file))
+            return site, [], [naming for naming in here if naming.needs not in self._namings]
         contents = (write for write in file.pending if write.done)
         writes = [write for write in contents if call.name == "fsync" or write.mode is write.mtime_ns is None]
         return site, writes, []

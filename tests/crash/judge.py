@@ -129,7 +129,7 @@ class _Judge:
         _must(not made or self._node.core.me == made[0]["answer"]["key"], "the identity is another one")
         for share in [row for row in self._node.shares.all() if row.state == "hashing"]:
             try:
-                await self._node.shares.hashed(share.share, share.version)
+                await self._node.hashing.hashed(share.share, share.version)
             except Exception as error:
                 raise Lost(f"hashing does not go on: {error}") from error
         self._check_heads()
@@ -171,14 +171,14 @@ class _Judge:
                         _must(told <= arrived, "the journal forgot a chunk")
                         told = {n for first, last in mark.get("released", ()) for n in range(first, last + 1)}
                         _must(told <= released, "the journal forgot a file")
-                share = shares.share(tx, row.share, row.version)
+                share = shares.share(tx, row.share, row.version, owner=row.owner(self._node.core.me))
                 if share is not None and share.digests:
                     self._check_transfer(row, arrived, released)
         self._check_names()
 
     def _check_transfer(self, row: TransferRow, arrived: set[int], released: set[int]) -> None:
         with self._node.core.database.begin() as tx:
-            share = shares.share(tx, row.share, row.version)
+            share = shares.share(tx, row.share, row.version, owner=row.owner(self._node.core.me))
         assert share is not None
         loaded = self._node.catalog.load(share)
         folder = Path(row.destination.decode())
@@ -189,6 +189,7 @@ class _Judge:
                 _must((folder / file.path).exists(), f"{file.path} was released and is gone")
                 if file.path == ALREADY:
                     continue  # not ours: its time and mode stay
+                _must(not (parts / f"{index}.part").exists(), f"{file.path} was released and its part came back")
                 info = (folder / file.path).stat()
                 _must(stat.S_IMODE(info.st_mode) == 0o644, f"{file.path} was released with mode {info.st_mode:o}")
                 _must(info.st_mtime_ns // 1_000_000 == file.mtime_ms, f"{file.path} was released with another time")

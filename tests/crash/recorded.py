@@ -29,8 +29,8 @@ from labxchange.files import quarantine
 from labxchange.files.folders import make_folders
 from labxchange.identity.statement import peek_kind
 from labxchange.net.channel import Stream
+from labxchange.node import journal
 from labxchange.node import node as nodes
-from labxchange.node import receiving
 from labxchange.node.core import Core
 from labxchange.node.home import Home
 from labxchange.node.node import Node
@@ -102,13 +102,13 @@ def _watch_node() -> None:
         mark({"head": [self.trail.size, self.trail._frontier.root().hex()]})
 
     Core.act = acted  # type: ignore[method-assign]
-    commit = receiving._Journal.commit
+    commit = journal.TransferJournal.commit
 
     def journalled(self: Any, **what: Any) -> None:
         commit(self, **what)
         mark({name: [list(pair) for pair in what[name]] for name in ("arrived", "released")} | {"transfer": self._row.transfer})
 
-    receiving._Journal.commit = journalled  # type: ignore[method-assign]
+    journal.TransferJournal.commit = journalled  # type: ignore[method-assign]
     remember = Witnessing._remember
 
     def remembered(self: Witnessing, row: Any, checkpoint: Any, note: str, judgement: object) -> None:

@@ -103,15 +103,17 @@ def _fill(folder: Path, files: dict[str, bytes]) -> dict[str, bytes]:
 
 
 def few(folder: Path, chance: random.Random) -> dict[str, bytes]:
-    """So few files that each is flushed by itself; one of several chunks, one empty, one nested."""
+    """So few files that each is flushed by itself; one of several chunks, one nested, none empty: that would be released, and the
+    destination synced, before a chunk is vouched for."""
     large = chance.randbytes((1 << 20) + 70_000)
     already = {ALREADY: chance.randbytes(2500)}
-    return _fill(folder, already | {"large.bin": large, "a/b/nested.txt": chance.randbytes(3000), "empty.txt": b""})
+    return _fill(folder, already | {"large.bin": large, "a/b/nested.txt": chance.randbytes(3000)})
 
 
 def many(folder: Path, chance: random.Random) -> dict[str, bytes]:
-    """So many that they are flushed together."""
-    return _fill(folder, {f"f{n % 3}/{n:02d}.dat": chance.randbytes(chance.randint(1, 9000)) for n in range(14)})
+    """So many, in so many folders, that they are flushed together; and an empty one, which goes before them."""
+    files = {f"f{n}/g/{n:02d}.dat": chance.randbytes(chance.randint(1, 9000)) for n in range(14)}
+    return _fill(folder, files | {"empty.txt": b""})
 
 
 async def _meet(inviter: Callable[..., Any], invitee: Callable[..., Any]) -> None:

@@ -21,7 +21,7 @@ from labxchange.audit.entry import Entry
 from labxchange.files import hashing, quarantine
 from labxchange.files.quarantine import Quarantine
 from labxchange.net.channel import Stream
-from labxchange.node import receiving
+from labxchange.node import journal
 from labxchange.node.core import Core
 from labxchange.node.serving import Serving
 from labxchange.store.database import Database
@@ -133,13 +133,13 @@ def _watch_heads(tell: Tell) -> None:
 
 
 def _watch_journal(tell: Tell) -> None:
-    commit = receiving._Journal.commit
+    commit = journal.TransferJournal.commit
 
     def watched(self: Any, **what: Any) -> None:
         commit(self, **what)
         tell({name: [list(pair) for pair in what[name]] for name in ("arrived", "released")} | {"transfer": self._row.transfer})
 
-    receiving._Journal.commit = watched  # type: ignore[method-assign]
+    journal.TransferJournal.commit = watched  # type: ignore[method-assign]
 
 
 def _watch_bytes(tell: Tell, count_sent: Callable[[str, int], None]) -> None:

@@ -43,6 +43,7 @@ from labxchange.wire.control.messages import (
     Consistency,
     Deliver,
     Fetch,
+    GetDigests,
     GetPage,
     Nonce,
     Refused,
@@ -162,6 +163,10 @@ class Scene:
         version = self.chance.choice([1, 1, 1, 2, 1_000_000])
         return [encode(GetPage(body=body, share=self.share_id(), version=version, number=number))]  # type: ignore[arg-type]
 
+    def digests(self) -> list[Any]:
+        version, first = self.chance.choice([1, 1, 1, 2, 1_000_000]), self.chance.choice([0, 1, 40, 41, 2**53 - 1])
+        return [encode(GetDigests(share=self.share_id(), version=version, first_chunk=first))]
+
     def fetch(self) -> list[Any]:
         pick = self.chance.choice
         chunks = [(pick([0, 0, 1, 5, 2**53 - 1]), pick([0, 1, 5, 39, 2**40])) for _ in range(pick([1, 1, 1, 2, 4096]))]
@@ -240,6 +245,7 @@ class Scene:
             *[self.fetch] * 2,
             *[self.begin] * 2,
             *[self.page] * 2,
+            self.digests,
             self.witness,
             self.waiting,
             self.unasked,
@@ -400,6 +406,7 @@ async def say(here: Scene, channel: Channel) -> None:
                 data = item(heard.sent) if callable(item) else item
                 here.channel.messages += 1
                 last = number == len(script) - 1
+                channel._link.session._streams[stream.id].sealer._message_max_bytes = len(data)  # this peer keeps no limit
                 await stream.send(data, end=last)
                 async with asyncio.timeout(5 if last else 0.5):
                     while (answer := await stream.receive()) is not None:

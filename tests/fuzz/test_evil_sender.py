@@ -33,9 +33,11 @@ from labxchange.wire.control import messages
 from labxchange.wire.control.messages import (
     PAGE_BYTES,
     PIECE_BYTES,
+    Announced,
     Begin,
     Fetch,
     Fetched,
+    GetDigests,
     GetPage,
     Gone,
     Nonce,
@@ -75,6 +77,8 @@ class EvilShare:
         self.contents = dict(sorted(files.items(), key=lambda item: item[0].encode()))
         self.share = chance.randbytes(16).hex()
         self.now = now
+        self.hashing = chance.random() < 0.3
+        """At the start of a transfer there is no manifest yet; it comes with the digests, of which some come at a time."""
         self.files = [listed_file(path, len(data), 1_700_000_000_000) for path, data in self.contents.items()]
         self.listing_body = encode_files(self.files)
         given = {"issuer": self.me, "issued": now}
@@ -162,7 +166,12 @@ class EvilShare:
             data = body[request.number * PAGE_BYTES : (request.number + 1) * PAGE_BYTES]
             return [encode(PageOf(data=data, last=len(body) <= (request.number + 1) * PAGE_BYTES))]
         if isinstance(request, Begin):
-            return [encode(Nonce(nonce=bytes(32))), encode(Started(manifest=self.manifest.envelope))]
+            return [encode(Nonce(nonce=bytes(32))), encode(Started(manifest=b"" if self.hashing else self.manifest.envelope))]
+        if isinstance(request, GetDigests):
+            first = 32 * request.first_chunk
+            some = self.chunk_digests[first : first + 32 * max(1, len(self.chunks) // 2)]
+            is_all = first + len(some) >= len(self.chunk_digests)
+            return [encode(Announced(data=some, manifest=self.manifest.envelope if is_all else b""))]
         if isinstance(request, Fetch):
             pieces = [
                 Piece(chunk, start, self.chunks[chunk][start : start + PIECE_BYTES])

@@ -7,13 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from labxchange.audit.verifier import Verdict
+from labxchange.audit.checkpoint import parse_note, verify_note
+from labxchange.audit.verifier import Evidence, Verdict, verify
 from labxchange.errors import InputError
+from labxchange.identity.fingerprint import fingerprint
 from labxchange.node.home import Home
 from labxchange.node.restoring import restore_backup
 from labxchange.store import people
 from tests.support.nodes import ended, offered, share, until, wait_for
 from tests.support.world import (
+    EPOCH_MS,
     Machine,
     World,
     check_exchange,
@@ -91,6 +94,15 @@ def test_a_trail_that_was_turned_back_stops_the_work_until_a_person_decides(tmp_
         assert told[-1].result == "denied"
         with bo.node.core.database.begin() as tx:
             assert people.witnessed_of(tx, ada.node.core.me), "what was seen is kept"
+        (found,) = (await bo.node.contact_show(contact="Ada")).evidence
+        assert found.kind == state
+        for note in (found.first, found.second):
+            assert verify_note(parse_note(note), ada.node.core.require().trail_public).origin
+        assert found.first != found.second
+        await ada.node.audit_export(path=str(tmp_path / "ada.labxtrail"))
+        trust = [fingerprint(machine.node.core.public) for machine in (ada, bo)]
+        verdict = verify(tmp_path / "ada.labxtrail", trust=trust, evidence=Evidence(notes=(found.first,))).verdict
+        assert verdict is Verdict.DIVERGED
 
         await bo.node.contact_accept_trail(contact="Ada", reason="she told me what happened")
         await offered(bo.node, made)
@@ -100,6 +112,10 @@ def test_a_trail_that_was_turned_back_stops_the_work_until_a_person_decides(tmp_
         assert any(
             entry.fields.get("reason_text") == "she told me what happened" for entry in await bo.node.audit_list(event=event)
         )
+        again = (await bo.node.contact_show(contact="Ada")).evidence
+        assert [item.kind for item in again] == [state, "accepted"]
+        assert all(item.utc > EPOCH_MS for item in again)
+        assert (again[1].first, again[1].second) == (found.first, "")
         with pytest.raises(InputError) as nothing:
             await bo.node.contact_accept_trail(contact="Ada", reason="again")
         assert nothing.value.code == "trail-not-stopped"

@@ -1,6 +1,7 @@
 """Batches from one lane socket to another in one process: datagrams a call, and CPU microseconds a datagram.
 
-Sender and receiver take turns in one thread, so the figures depend little on who else is busy, and nothing is dropped.
+Sender and receiver take turns in one thread, so the figures depend little on who else is busy. Nothing here makes loss likely,
+but a kernel may drop a datagram when it is short of memory for a moment, so it is counted.
 """
 
 from __future__ import annotations
@@ -8,15 +9,17 @@ from __future__ import annotations
 import time
 from typing import NamedTuple
 
-from labxchange.net.lane_socket import ROW_BYTES, LaneSocket, Sockaddr
+from labxchange.net.lane_socket import ROW_BYTES, LaneSocket
 
 BATCH_DATAGRAMS = 44
+_LOST_AFTER_S = 1.0
 
 
 class Flow(NamedTuple):
     """What ``carry`` measured."""
 
     datagrams: int
+    lost: int
     sent_a_call: float
     received_a_call: float
     send_us: float
@@ -29,28 +32,28 @@ class Flow(NamedTuple):
         )
 
 
-def carry(
-    sender: LaneSocket, receiver: LaneSocket, *, slot: int, segment_bytes: int, batches: int, to: Sockaddr | None = None
-) -> Flow:
+def carry(sender: LaneSocket, receiver: LaneSocket, *, slot: int, segment_bytes: int, batches: int) -> Flow:
     """Send batches of datagrams that begin with the slot's byte, and receive each before the next is sent."""
     buffer = memoryview(bytearray(bytes([slot]) + bytes(segment_bytes - 1)) * BATCH_DATAGRAMS)
     row = memoryview(bytearray(ROW_BYTES))
     send_s = receive_s = 0.0
+    lost = 0
     clock = time.thread_time
-    for number in range(batches):
+    for _ in range(batches):
         begun_at = clock()
-        assert sender.send(buffer, segment_bytes, to) == BATCH_DATAGRAMS
+        assert sender.send(buffer, segment_bytes) == BATCH_DATAGRAMS
         send_s += clock() - begun_at
         missing_bytes = len(buffer)
-        while missing_bytes:
-            assert receiver.wait(5.0), f"batch {number}: {missing_bytes} bytes are missing, {receiver.drops} dropped"
+        while missing_bytes > 0 and receiver.wait(_LOST_AFTER_S):
             begun_at = clock()
             while (received := receiver.receive_into(row)) is not None:
                 missing_bytes -= received[0]
             receive_s += clock() - begun_at
+        lost += missing_bytes // segment_bytes
     datagrams = batches * BATCH_DATAGRAMS
     return Flow(
         datagrams,
+        lost,
         sender.sent_datagrams / sender.sent_calls,
         receiver.received_datagrams / receiver.received_calls,
         send_s / datagrams * 1e6,

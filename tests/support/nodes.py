@@ -44,8 +44,12 @@ def make_node(
     wall: Callable[[], int] = wall_ms,
     elapsed: Callable[[], int] = elapsed_ms,
     random_bytes: Callable[[int], bytes] = secrets.token_bytes,
+    lane_workers: int = 0,
 ) -> Node:
-    """The node of person ``name`` with its home in ``folder / name``; made again there, it is the same node after a restart."""
+    """The node of person ``name`` with its home in ``folder / name``; made again there, it is the same node after a restart.
+
+    Without ``lane_workers`` its data goes over QUIC.
+    """
     return Node(
         Home(folder / name),
         network or SocketNetwork(),
@@ -54,6 +58,7 @@ def make_node(
         elapsed=elapsed,
         random_bytes=random_bytes,
         argon=ARGON,
+        lane_workers=lane_workers,
     )
 
 

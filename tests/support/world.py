@@ -162,7 +162,7 @@ def tasks_of(node: Node) -> list[asyncio.Task[Any]]:
     """What a node does by itself."""
     running = (item.task for item in node.receiving._running.values())
     peers = (*node.peers._tasks, *node.peers._keepers.values())
-    return [*node._tasks, *peers, *running, *node.shares._hashing.values()]
+    return [*node._tasks, *peers, *running, *node.hashing.tasks()]
 
 
 class World:
@@ -294,7 +294,7 @@ def check_slots(node: Node) -> None:
     """No grant of this node has given more downloads than it holds."""
     with node.core.database.begin() as tx:
         for grant in shares.grants_owned(tx, node.core.me):
-            taken = sum(row.slot in ("reserved", "used") for row in transfers.of_grant(tx, grant.grant))
+            taken = sum(row.slot in ("reserved", "used") for row in transfers.outgoing_of(tx, grant.grant))
             status = node.grants.recipients(grant)
             assert taken <= sum(item.downloads for item in status), "more downloads than the grant holds"
 

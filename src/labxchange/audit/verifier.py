@@ -1251,7 +1251,8 @@ def report(result: Result) -> str:
     return "\n".join(lines)
 
 
-def _read_note(path: str) -> str:
+def read_note(path: str) -> str:
+    """A checkpoint that somebody kept in a file, for ``Evidence``; raises VerifierError."""
     try:
         with open(path, "rb") as stream:
             return stream.read(NOTE_MAX_BYTES + 1).decode()
@@ -1271,7 +1272,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     write = sys.stdout.write
     try:
         if options.other is None:
-            notes = tuple(_read_note(path) for path in options.seen)
+            notes = tuple(read_note(path) for path in options.seen)
             result = verify(options.file, trust=options.trust, evidence=Evidence(notes=notes))
             write((json.dumps(asdict(result)) if options.json else report(result)) + "\n")
             return EXIT_CODES[result.verdict]

@@ -15,11 +15,16 @@ from labxchange.cli.words import ask_words, split_words
 from labxchange.errors import InputError
 
 if TYPE_CHECKING:
-    from labxchange.node.values import ContactInfo, InvitationMade
+    from labxchange.node.values import ContactInfo, InvitationInfo, InvitationMade
 
 app = group("The people you exchange data with: meet, verify, block.")
 
 _MAX_BYTES = 8000
+_EVIDENCE = {
+    "diverged": "their audit trail told two histories",
+    "rolled-back": "their audit trail had lost entries",
+    "accepted": "you went on with them after that; this is what was seen last before",
+}
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The contact's name, or the beginning of their fingerprint.")]
 
@@ -39,9 +44,50 @@ def _draw(contact: ContactInfo) -> None:
             ("they offer", _offers(contact)),
             ("alert", contact.alert),
             ("their trail", contact.trail),
+            ("evidence", _evidence(contact)),
             ("added", times.moment(contact.added)),
             ("verified", times.moment(contact.verified) if contact.verified else ""),
         ]
+    )
+
+
+def _evidence(contact: ContactInfo) -> str:
+    """How much of it is kept; `contact show` prints it."""
+    return screen.number(len(contact.evidence), "record") + " kept" if contact.evidence else ""
+
+
+def _draw_shown(contact: ContactInfo) -> None:
+    _draw(contact)
+    for item in contact.evidence:
+        screen.line()
+        screen.line(f"{times.moment(item.utc)}: {_EVIDENCE[item.kind]}")
+        for title, note in (("seen before", item.first), ("shown then", item.second)):
+            if note:
+                screen.line()
+                screen.line(f"--- {title}")
+                for text in note.splitlines():
+                    screen.line(text)
+    if contact.evidence:
+        screen.remark("Their own signature is on each of these checkpoints, so they convince others too.")
+
+
+def _draw_invitations(made: list[InvitationInfo]) -> None:
+    screen.table(
+        ["invitation", "for", "state", "until", "used by", "note"],
+        [
+            (
+                item.id[:12],
+                item.made_for or "anybody",
+                item.state,
+                times.moment(item.expires),
+                item.used_by,
+                f"tried again {screen.number(item.reused, 'time')} by other keys: it may be in wrong hands"
+                if item.reused
+                else "",
+            )
+            for item in made
+        ],
+        empty="You have made no invitation yet: `labxchange contact invite`.",
     )
 
 
@@ -158,6 +204,25 @@ def all_contacts(as_json: AsJson = False) -> None:
     from labxchange.node.verbs import Verbs
 
     screen.show(reach.call(Verbs.contact_list), _draw_list, as_json=as_json)
+
+
+@app.command(epilog=example('labxchange contact show "Ben Okafor"', 'labxchange contact show "Ben Okafor" --json'))
+def show(name: Name, as_json: AsJson = False) -> None:
+    """Show one contact, and the evidence that your node keeps of their audit trail.
+
+    When their trail told two histories or lost entries, both signed checkpoints are here; they convince others too.
+    """
+    from labxchange.node.verbs import Verbs
+
+    screen.show(reach.call(Verbs.contact_show, contact=name), _draw_shown, as_json=as_json)
+
+
+@app.command(epilog=example("labxchange contact invitations"))
+def invitations(as_json: AsJson = False) -> None:
+    """List the invitations that you made: who used each, and how often others tried it after."""
+    from labxchange.node.verbs import Verbs
+
+    screen.show(reach.call(Verbs.contact_invitations), _draw_invitations, as_json=as_json)
 
 
 @app.command(epilog=example('labxchange contact block "Ben Okafor" --reason "laptop stolen"'))

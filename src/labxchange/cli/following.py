@@ -68,6 +68,8 @@ def progress(info: TransferInfo) -> str:
         f"{screen.size(info.done_bytes)} of {screen.size(info.bytes)}",
         f"{info.done_files:,} of {screen.number(info.files, 'file')}",
     ]
+    if info.reused_bytes:
+        parts.append(f"{screen.size(info.reused_bytes)} were there already")
     if info.state == "running" and info.rate:
         parts.append(f"{screen.size(info.rate)}/s")
         if info.eta >= 0:

@@ -11,6 +11,9 @@ CredentialFile = Annotated[
     str, typer.Option("--credential-file", metavar="PATH", help="A credential file, instead of a passphrase.")
 ]
 Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it is kept in the audit trail.")]
+Sender = Annotated[
+    str, typer.Option("--from", metavar="NAME", help="Who offers it; needed only where several contacts offer what SHARE names.")
+]
 Trust = Annotated[
     list[str] | None,
     typer.Option("--trust", metavar="FINGERPRINT", help="A fingerprint you know from the person; can be repeated."),

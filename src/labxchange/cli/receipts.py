@@ -29,6 +29,7 @@ def _draw(receipt: ReceiptInfo) -> None:
             ("sender", receipt.sender),
             ("recipient", receipt.recipient),
             ("holds", f"{screen.number(receipt.files, 'file')}, {screen.size(receipt.bytes)}"),
+            ("was there", f"{screen.size(receipt.reused_bytes)}, from earlier versions" if receipt.reused_bytes else ""),
             ("root", receipt.root),
             ("finished", times.moment(receipt.finished)),
             ("path", receipt.path),

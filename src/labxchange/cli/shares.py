@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from labxchange.cli import reach, screen, times
-from labxchange.cli.options import AsJson, Reason, example, group
+from labxchange.cli.options import AsJson, Reason, Sender, example, group
 from labxchange.errors import UnavailableError
 
 if TYPE_CHECKING:
@@ -180,10 +180,10 @@ def extend(share: Share, until: Until, contact: Only = "", reason: Reason = "", 
 
 
 @app.command(epilog=example('labxchange share request-extension 3f2a9c --until 14d --reason "the analyst is away"'))
-def request_extension(share: Share, until: Until, reason: Reason = "", as_json: AsJson = False) -> None:
+def request_extension(share: Share, until: Until, sender: Sender = "", reason: Reason = "", as_json: AsJson = False) -> None:
     """Ask the sender of a share for more time."""
     from labxchange.node.verbs import Verbs
 
     end = times.parse_moment(until, now=times.now_ms())
-    item = reach.call(Verbs.request_extension, share=share, until=end, reason=reason)
+    item = reach.call(Verbs.request_extension, share=share, sender=sender, until=end, reason=reason)
     screen.show(item, _draw_offer, as_json=as_json)

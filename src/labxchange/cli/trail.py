@@ -99,6 +99,9 @@ def verify(
     file: Annotated[str, typer.Argument(metavar="FILE", help="A .labxtrail file.")],
     trust: Trust = None,
     other: Annotated[str, typer.Option("--with", metavar="FILE", help="The other party's file, to compare with.")] = "",
+    seen: Annotated[
+        list[str] | None, typer.Option("--seen", metavar="FILE", help="A checkpoint of this trail that was seen elsewhere.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check an exported audit trail, offline and without a node.
@@ -114,7 +117,8 @@ def verify(
             screen.show(both, _draw_comparison, as_json=as_json)
             results, agree = [both.first, both.second], both.agree
         else:
-            result = verifier.verify(file, trust=trust or [])
+            notes = tuple(verifier.read_note(path) for path in seen or [])
+            result = verifier.verify(file, trust=trust or [], evidence=verifier.Evidence(notes=notes))
             screen.show(result, _draw_result, as_json=as_json)
             results, agree = [result], True
     except verifier.VerifierError as error:

@@ -8,7 +8,7 @@ import typer
 
 from labxchange.cli import following, reach, screen, times
 from labxchange.cli.exit_codes import OF_TRANSFER, ExitCode
-from labxchange.cli.options import AsJson, example, group
+from labxchange.cli.options import AsJson, Sender, example, group
 
 if TYPE_CHECKING:
     from labxchange.dataset.check import Report
@@ -24,7 +24,8 @@ def draw_report(report: Report) -> None:
     counts = {name: getattr(report, name) for name in ("matched", "differ", "missing", "unexpected", "error", "left_out")}
     screen.fields([("verdict", report.verdict)])
     screen.line(", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in counts.items()))
-    screen.line(f"{screen.size(report.bytes)} matched")
+    there = f", {screen.size(report.reused_bytes)} of it were there already" if report.reused_bytes else ""
+    screen.line(f"{screen.size(report.bytes)} matched{there}")
     for name in report.checks_run:
         screen.line(f"checked: {name}")
     for item in report.checks_not_run:
@@ -113,6 +114,7 @@ def inbox(as_json: AsJson = False) -> None:
 
 def receive(
     share: Annotated[str, typer.Argument(metavar="SHARE", help="The offer: its id, the beginning of it, or its title.")],
+    sender: Sender = "",
     to: Annotated[str, typer.Option("--to", metavar="FOLDER", help="Where to put the files; without it, the inbox folder.")] = "",
     detach: Annotated[bool, typer.Option("--detach", help="Return at once; the node goes on by itself.")] = False,
     as_json: AsJson = False,
@@ -124,7 +126,7 @@ def receive(
     """
     from labxchange.node.verbs import Verbs
 
-    info = reach.call(Verbs.receive, share=share, destination=reach.maybe_absolute(to))
+    info = reach.call(Verbs.receive, share=share, sender=sender, destination=reach.maybe_absolute(to))
     if detach:
         screen.show(info, _draw_transfer, as_json=as_json)
         return

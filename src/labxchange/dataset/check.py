@@ -57,7 +57,8 @@ class NotRun(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The result of a check. ``bytes`` is what was read and matched; ``left_out`` files have no digests to check against."""
+    """The result of a check. ``bytes`` is what was read and matched; ``left_out`` files have no digests to check against.
+    ``reused_bytes`` of a transfer were here already, in earlier versions."""
 
     verdict: Verdict
     matched: int
@@ -71,6 +72,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     truncated: bool
     checks_run: tuple[str, ...]
     checks_not_run: tuple[NotRun, ...]
+    reused_bytes: int = 0
 
 
 class Findings:

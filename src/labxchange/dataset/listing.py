@@ -282,6 +282,12 @@ class Line:
         begin = in_file * chunk_bytes
         return Chunk(file, in_file, int(self.offset[file]) + begin, begin, min(chunk_bytes, int(self.size[file]) - begin))
 
+    def places(self, chunks: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The file and the length of each of these chunks, all of which there are."""
+        files = self.first_chunk.searchsorted(chunks, "right") - 1
+        begins = (chunks - self.first_chunk[files]) * self.chunk_bytes[files]
+        return files, np.minimum(self.chunk_bytes[files], self.size[files] - begins)
+
     def span(self, first: int, last: int) -> int:
         """Bytes of the chunks from ``first`` to ``last``."""
         end = self.chunk_at(last)

@@ -30,8 +30,6 @@ class Folders:
         self._root = root
         self._create = create
         self._open: OrderedDict[str, int] = OrderedDict()
-        self.made: set[str] = set()
-        """Folders in which this object made a folder; "" is the root."""
 
     def descriptor(self, folder: str) -> int:
         """The descriptor of ``folder`` ("" is the root), valid until the next call."""
@@ -49,7 +47,6 @@ class Folders:
                 raise
             try:
                 os.mkdir(name, 0o777, dir_fd=parent)
-                self.made.add(above)
             except FileExistsError:
                 pass
             opened = os.open(name, FOLDER_FLAGS, dir_fd=parent)

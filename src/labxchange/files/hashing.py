@@ -12,7 +12,8 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from functools import partial
 from hashlib import sha256
 from threading import Event, Lock
 from typing import Final, NamedTuple, Protocol
@@ -43,6 +44,8 @@ OURS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 """Errors that the machine has and not the file: they end the work instead of leaving a file out."""
 
 Advance = Callable[[int], None]
+Announce = Callable[[int, int, bytes], None]
+"""Index of the file, of the chunk in it, and the chunk's digest."""
 
 
 class FileHash(NamedTuple):
@@ -94,9 +97,18 @@ EMPTY: Final = FileHash(EMPTY_DIGEST, b"")
 
 
 def hash_file(
-    descriptor: int, *, size: int, chunk_bytes: int, advance: Advance | None = None, stopped: Callable[[], bool] | None = None
+    descriptor: int,
+    *,
+    size: int,
+    chunk_bytes: int,
+    advance: Advance | None = None,
+    announce: Callable[[int, bytes], None] | None = None,
+    stopped: Callable[[], bool] | None = None,
 ) -> FileHash:
     """Read bytes [0, size) of an open file and hash them; ``chunk_bytes`` is a multiple of 1 MiB.
+
+    Args:
+        announce: told each chunk's number and digest, where there are several.
 
     Raises:
         CutShort: the file has fewer bytes.
@@ -125,7 +137,10 @@ def hash_file(
         chunk.update(view[:count])
         position += count
         if position % chunk_bytes == 0 or position == size:
-            chunks += chunk.digest()
+            digest = chunk.digest()
+            if announce is not None:
+                announce(len(chunks) // DIGEST_BYTES, digest)
+            chunks += digest
             chunk = blake3()
         if advance is not None:
             advance(count)
@@ -150,8 +165,9 @@ def hash_files(
     threads: int = 0,
     cache: DigestCache | None = None,
     advance: Advance | None = None,
+    announce: Announce | None = None,
     stop: Event | None = None,
-) -> Iterator[list[Hashed]]:
+) -> Generator[list[Hashed], None, None]:
     """Hash listed files in parallel; yields results in the order of ``indices`` (default: all), in lists of up to 256.
 
     A bounded number of files is ahead of what was yielded, so a slow consumer slows the hashing down.
@@ -160,12 +176,14 @@ def hash_files(
         threads: 0 chooses by the number of cores, 4 at most.
         cache: spares reading what did not change.
         advance: called with the number of bytes done since the last call, from worker threads, never two calls at once.
+        announce: told the digests of chunks of large files as they come, ahead of the result, which may still be that the file
+            must be left out; from worker threads.
         stop: set it and the iteration ends within about a MiB a thread, without the results that were under way.
 
     Raises:
         UnavailableError: ``out-of-descriptors``: the machine, not a file, is at fault.
     """
-    work = _Work(sources, files, cache, advance, stop or Event())
+    work = _Work(sources, files, cache, advance, announce, stop or Event())
     try:
         chosen = range(len(files)) if indices is None else indices
         yield from in_order(batches(files, chosen), work.run, threads=threads, abandon=work.abandon)
@@ -182,6 +200,7 @@ class _Work:
         files: Sequence[ListedFile],
         cache: DigestCache | None,
         advance: Advance | None,
+        announce: Announce | None,
         stop: Event,
     ) -> None:
         self.abandon = Event()
@@ -189,6 +208,7 @@ class _Work:
         self._files = files
         self._cache = cache
         self._told = advance
+        self._announce = announce
         self._stop = stop
         self._lock = Lock()
 
@@ -198,10 +218,10 @@ class _Work:
             for index in batch:
                 if self._stopped():
                     raise Stopped
-                out.append(Hashed(index, self._one(roots, self._files[index])))
+                out.append(Hashed(index, self._one(roots, index, self._files[index])))
         return out
 
-    def _one(self, roots: _Roots, file: ListedFile) -> FileHash | str:
+    def _one(self, roots: _Roots, index: int, file: ListedFile) -> FileHash | str:
         try:
             root, relative = self._sources.locate(file.path)
             folders = roots.folders(root)
@@ -212,7 +232,7 @@ class _Work:
         except OSError as error:
             return self._reason(error, file.path)
         try:
-            return self._read(descriptor, file)
+            return self._read(descriptor, index, file)
         except CutShort:
             return SHRUNK
         except OSError as error:
@@ -220,7 +240,7 @@ class _Work:
         finally:
             os.close(descriptor)
 
-    def _read(self, descriptor: int, file: ListedFile) -> FileHash | str:
+    def _read(self, descriptor: int, index: int, file: ListedFile) -> FileHash | str:
         before = os.fstat(descriptor)
         if not stat.S_ISREG(before.st_mode):
             return NOT_A_FILE
@@ -241,6 +261,7 @@ class _Work:
             size=file.size,
             chunk_bytes=file.chunk_bytes,
             advance=self._advance,
+            announce=partial(self._announce, index) if self._announce is not None else None,
             stopped=self._stopped,
         )
         after = os.fstat(descriptor)

@@ -9,7 +9,8 @@ all is verified, ``release`` renames it to its name -> the caller commits that. 
   ``syncfs`` when they are many (a loop of ``fsync`` where that is missing). After a failed flush the kernel may have dropped
   what it could not write, so this object refuses every later one: open a new one and receive again what was not committed.
 - ``release`` never replaces a file: a name that is taken is an outcome, not a loss. Calling it again for the same batch after a
-  crash is safe at every point. It returns after names, times and modes are on the disk.
+  crash is safe at every point. It moves nothing before the folders it goes to are on the disk, and returns after names, times
+  and modes are.
 
 Checking digests, the journal and the trail are left to the callers.
 """
@@ -182,6 +183,7 @@ class Quarantine:
         """True when another process writes the parts: which names are new is not known here, so each flush is for names too."""
         self._broken = False
         self._mode: int | None = None
+        self._kept_folders: set[str] = set()
         self._parts = Descriptors(OPEN_PARTS)
         with mapping(self._place):
             make_folders(destination)
@@ -393,16 +395,37 @@ class Quarantine:
             check_path(item.path.removesuffix("/"))
         with self._lock, mapping(self._place), Folders(self._top, create=True) as folders:
             self._check_unbroken()
+            self._keep_folders(items, folders)
             at_once = len(items) > FEW and _syncfs is not None
             out = [self._release(item, folders, sync=not at_once) for item in items]
             if at_once:
                 self._synced(sync_file_system, self._folder)
                 return out
-            touched = {above(item.path) for item, result in zip(items, out, strict=True) if result.done}
-            for folder in sorted(touched | folders.made):
+            for folder in sorted({above(item.path) for item, result in zip(items, out, strict=True) if result.done}):
                 self._synced(os.fsync, folders.descriptor(folder))
             self._synced(os.fsync, self._folder)
             return out
+
+    def _keep_folders(self, items: Sequence[Release], folders: Folders) -> None:
+        """Make the folders of a batch, and return when their names are on the disk: a power loss could keep a move and lose the
+        folder that it went to. Also for folders that were there: who made them may have died before this."""
+        fresh: set[str] = set()
+        for item in items:
+            folder = item.path[:-1] if item.path.endswith("/") else above(item.path)
+            try:
+                folders.descriptor(folder)
+            except OSError as error:
+                if error.errno not in _ITEM_ERRORS:
+                    raise
+                continue  # its own release says so
+            while folder and folder not in self._kept_folders | fresh:
+                fresh.add(folder)
+                folder = above(folder)
+        holding = sorted({above(folder) for folder in fresh})
+        if len(holding) <= FEW or not self._synced(sync_file_system, self._folder):
+            for folder in holding:
+                self._synced(os.fsync, folders.descriptor(folder))
+        self._kept_folders |= fresh
 
     def _release(self, item: Release, folders: Folders, *, sync: bool) -> Released:
         def result(outcome: Outcome, text: str = "") -> Released:

@@ -4,6 +4,14 @@ Python costs per call, not per byte, so a lane is as fast as its calls are full.
 size to cut it at (UDP_SEGMENT, udp(7)); receiving gets what the kernel joined and the size that it was joined from (UDP_GRO).
 Where either is missing the same calls move one datagram at a time: slower, same bytes.
 
+CPU microseconds a datagram of 1,472 bytes, sending and receiving, on a veth pair that takes batches apart and joins them again
+(Linux 6.18, two busy cores, medians of 4 runs; the sender's time includes the kernel's on both sides of the cable):
+
+    44 a call, both ways        1.1   0.4
+    one a call, both ways       2.6   1.9
+    loopback, 44 a call         0.13  0.11
+    python -m pytest tests/bench/test_datagrams.py -s
+
 Rules kept here: nothing waits - a full buffer is told by what is returned; nothing raises for what a network may do - a refusal
 (ICMP), a route that is gone or a size that does not fit is a counter and a lost datagram; the kernel never fragments, so that
 a probed size means something; what this machine itself drops is counted apart (``drops``). No allocation per datagram, and per

@@ -28,12 +28,11 @@ from labxchange.net.lane_socket import join_received
 from labxchange.net.network import Slot
 
 WORKERS_MAX = 63
-_QUIC_FIXED_BIT = 0x40
+"""The last byte without the bit 0x40, which every QUIC datagram has."""
 _SO_ATTACH_REUSEPORT_CBPF = 51
 _ATTEMPTS = 16
 # linux/bpf_common.h
 _LOAD_BYTE = 0x30
-_IF_ANY_BIT = 0x45
 _IF_GREATER = 0x25
 _RETURN = 0x06
 _RETURN_LOADED = 0x16
@@ -139,8 +138,8 @@ def _bind(host: str, port: int, *, shared: bool, program: bytes = b"") -> Slot:
 def _selector(workers: int) -> bytes:
     """The program: the place of the socket for a datagram, whose first byte is at 0. A load past the end returns 0."""
     program = (
-        (_LOAD_BYTE | 0x00, 0, 0, 0),
-        (_IF_ANY_BIT, 2, 0, _QUIC_FIXED_BIT),
+        (_LOAD_BYTE, 0, 0, 0),
+        # A byte with QUIC's bit is more than any number of workers.
         (_IF_GREATER, 1, 0, workers),
         (_RETURN_LOADED, 0, 0, 0),
         (_RETURN, 0, 0, 0),

@@ -7,7 +7,6 @@ two failures in a row one attempt goes over QUIC. What may be sent is judged in 
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Callable
 
@@ -15,6 +14,7 @@ import msgspec
 
 from labxchange.audit.entry import Entry
 from labxchange.audit.events import Event
+from labxchange.dataset.listing import Line
 from labxchange.errors import PeerError, RefusedError, UnavailableError
 from labxchange.files.quarantine import Quarantine
 from labxchange.files.scan import Sources
@@ -26,8 +26,11 @@ from labxchange.node.refusals import Stated, refused
 from labxchange.sharing.exchange import Path
 from labxchange.store import statements
 from labxchange.store.transfers import TransferRow
-from labxchange.transfer.lane_process import Workers
-from labxchange.transfer.lanes import LaneFetching, Leg, SendingLanes, chosen_cipher
+from labxchange.transfer.digests import ChunkDigests
+from labxchange.transfer.lanes.fetching import LaneFetching
+from labxchange.transfer.lanes.leg import Leg, chosen_cipher
+from labxchange.transfer.lanes.process import Workers
+from labxchange.transfer.lanes.sending import SendingLanes
 from labxchange.transfer.streams import Fetching, Streams
 from labxchange.wire.control.messages import OpenLanes, encode
 
@@ -77,16 +80,18 @@ class Bulk:
         fetching = self._receiving.get(transfer)
         return fetching.legs if fetching else [leg for lanes in self._sending.get(transfer, []) for leg in lanes.legs]
 
-    def limit(self, transfer: str, limits: Limits) -> None:
+    async def limit(self, transfer: str, limits: Limits) -> None:
         """What a person chose; acts at once on what runs."""
         self._limits[transfer] = limits
         if transfer in self._receiving:
-            asyncio.ensure_future(self._receiving[transfer].set_rate(limits.rate_bytes_s))
+            await self._receiving[transfer].set_rate(limits.rate_bytes_s)
         for lanes in self._sending.get(transfer, []):
             lanes.set_own_rate(limits.rate_bytes_s)
 
     # --- receiving ----------------------------------------------------------------------------------------------------
-    async def fetching(self, channel: Channel, row: TransferRow, loaded: Loaded, quarantine: Quarantine) -> tuple[Fetching, Path]:
+    async def fetching(
+        self, channel: Channel, row: TransferRow, line: Line, digests: ChunkDigests, quarantine: Quarantine
+    ) -> tuple[Fetching, Path]:
         """A way to fetch, opened, and what the receipt says of it.
 
         Raises:
@@ -94,7 +99,7 @@ class Bulk:
         """
         reason = LANES_OFF
         if self._workers is not None and self._failures[row.peer] < 2:
-            lanes = self._lanes(channel, row, loaded, quarantine)
+            lanes = self._lanes(channel, row, line, digests, quarantine)
             try:
                 await lanes.open()
             except Stated as error:
@@ -117,17 +122,12 @@ class Bulk:
         if self._workers is not None and reason != LANES_OFF:
             self._core.record(self._entry(Event.TRANSFER_FALLBACK, row, result="error", result_code=reason))
         quarantine.written_elsewhere = False
-        streams = Streams(
-            row.transfer,
-            channel,
-            line=loaded.line,
-            chunk_digests=loaded.chunk_digests,
-            quarantine=quarantine,
-            refused=refused,
-        )
+        streams = Streams(row.transfer, channel, line=line, digests=digests, quarantine=quarantine, refused=refused)
         return streams, _path("quic-stream", reason, QUIC_CIPHER)
 
-    def _lanes(self, channel: Channel, row: TransferRow, loaded: Loaded, quarantine: Quarantine) -> LaneFetching:
+    def _lanes(
+        self, channel: Channel, row: TransferRow, line: Line, digests: ChunkDigests, quarantine: Quarantine
+    ) -> LaneFetching:
         assert self._workers is not None
         limits = self._limits.get(row.transfer, Limits())
         return LaneFetching(
@@ -137,8 +137,8 @@ class Bulk:
             count=limits.lanes or 1,
             rate_bytes_s=limits.rate_bytes_s,
             random_bytes=self._core.random_bytes,
-            line=loaded.line,
-            chunk_digests=loaded.chunk_digests,
+            line=line,
+            digests=digests,
             destination=row.destination,
             quarantine=quarantine,
             refused=refused,
@@ -179,6 +179,8 @@ class Bulk:
             sources=msgspec.msgpack.encode(sources),
             listing=listing,
         )
+        if opened and channel.dialled:  # these take the place of worn ones
+            await channel.rekey()
         own = self._limits.get(request.transfer, Limits()).rate_bytes_s
         kept = self._sending.setdefault(request.transfer, [])
         opened.append(lanes)

@@ -34,11 +34,11 @@ class Catalog:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._loaded: OrderedDict[tuple[str, int, str], Loaded] = OrderedDict()
+        self._loaded: OrderedDict[tuple[str, str], Loaded] = OrderedDict()
 
     def load(self, row: ShareRow) -> Loaded:
         """Raises IntegrityError ``database-damaged`` when a body is not there."""
-        key = (row.share, row.version, row.manifest + row.digests)
+        key = (row.listing, row.manifest + row.digests)
         if key in self._loaded:
             self._loaded.move_to_end(key)
             return self._loaded[key]

@@ -6,7 +6,7 @@ Rules kept here
 - a new key that claims the name of somebody known is blocked and alerted until a person decides; it is never a click-through
 - a blocked or unknown key is refused in the handshake, and its attempts are written once a minute
 
-Connecting is left to ``peers``.
+Connecting is left to ``peers``, what faces see to ``acquaintance``.
 """
 
 from __future__ import annotations
@@ -28,9 +28,8 @@ from labxchange.identity.statement import Signed
 from labxchange.node.core import Core
 from labxchange.node.denials import Denials
 from labxchange.node.sealing import open_sealed, seal_secret
-from labxchange.node.values import ContactInfo
 from labxchange.settings import INVITATION_DAYS
-from labxchange.store import people, statements
+from labxchange.store import people
 from labxchange.store.people import Contact, InvitationRow
 
 _DAY_MS = 86_400_000
@@ -81,28 +80,6 @@ class Contacts:
             return self._core.card.body.name
         row = self.get(key)
         return row.name if row else f"unknown key {key[:12]}"
-
-    def info(self, row: Contact, *, connected: bool, offers: int) -> ContactInfo:
-        card = parse_card(row.card).body
-        with self._core.database.begin() as tx:
-            waiting = statements.count_posted(tx, row.key)
-        return ContactInfo(
-            name=row.name,
-            organisation=card.organisation,
-            role=card.role,
-            country=card.country,
-            state=row.state,
-            key=row.key,
-            fingerprint=fingerprint(bytes.fromhex(row.key)),
-            addresses=tuple(card.addresses),
-            connected=connected,
-            waiting=waiting,
-            offers=offers,
-            alert=row.alert,
-            trail=row.trail,
-            added=row.added_ms,
-            verified=row.verified_ms,
-        )
 
     def entry(self, event: Event, row: Contact, **fields: object) -> Entry:
         """An entry about a contact."""
@@ -390,7 +367,7 @@ class Contacts:
         event = Event.TRAIL_DIVERGED if row.trail == "diverged" else Event.TRAIL_ROLLED_BACK
         entry = self.entry(event, row, old=row.trail, new="accepted by a person", reason_text=reason)
         with self._core.act(entry) as tx:
-            people.forget_witnessed(tx, row.key)
+            people.forget_witnessed(tx, row.key, now=self._core.clock.now())
             people.put_contact(tx, replace(row, trail="", alert=""))
         self._core.notices.publish("contact", row.key)
         return self.find(row.key)

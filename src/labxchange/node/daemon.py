@@ -23,7 +23,7 @@ from labxchange.net.sockets import SocketNetwork
 from labxchange.node.home import Home
 from labxchange.node.local import application
 from labxchange.node.node import Node
-from labxchange.transfer.lane_process import worker_count
+from labxchange.transfer.lanes.process import worker_count
 
 LISTEN_VARIABLE = "LABXCHANGE_LISTEN"
 """Numeric address to listen on; all of the machine's when it is not set."""

@@ -97,16 +97,20 @@ async def _knock(node: Node, address: str) -> str:
 
 def _firewall(node: Node) -> list[Diagnosis]:
     port = node.port or DEFAULT_PORT
+    # One port, or a few in a row where the system cannot share it among the processes that move the data.
+    last = max((slot.port for slot in node.peers.endpoint.lane_sockets.values()), default=port)
+    ports = f"port {port}" if last == port else f"ports {port}-{last}"
+    colon, hyphen = (str(port), str(port)) if last == port else (f"{port}:{last}", f"{port}-{last}")
     card = node.core.card
     hosts = [escape(address.rpartition(":")[0]) for address in card.body.addresses] if card is not None else []
     target = " or ".join(hosts) or "this machine"
     rule = (
-        f"Please allow: protocol UDP, inbound, destination {target} port {port}, from any source address and port; and protocol "
+        f"Please allow: protocol UDP, inbound, destination {target} {ports}, from any source address and port; and protocol "
         f"UDP, outbound, from this machine to any port, with the answers (stateful). Nothing else and no TCP is used. "
-        f"On this machine itself: `sudo ufw allow {port}/udp`, or `sudo firewall-cmd --permanent --add-port={port}/udp && "
+        f"On this machine itself: `sudo ufw allow {colon}/udp`, or `sudo firewall-cmd --permanent --add-port={hyphen}/udp && "
         f"sudo firewall-cmd --reload`."
     )
-    return [_ok("firewall", f"For others to reach you, UDP port {port} must be open inbound; one side of two is enough.", rule)]
+    return [_ok("firewall", f"For others to reach you, UDP {ports} must be open inbound; one side of two is enough.", rule)]
 
 
 def _clock(node: Node) -> Diagnosis:
@@ -157,7 +161,7 @@ def _expected(node: Node) -> dict[int, tuple[Path, int]]:
         live = [row for row in transfers.incoming(tx) if row.state in transfers.LIVE]
         listings = {}
         for row in live:
-            share = shares.share(tx, row.share, row.version)
+            share = shares.share(tx, row.share, row.version, owner=row.peer)
             envelope = statements.get(tx, share.listing) if share is not None else None
             listings[row.transfer] = parse(envelope, Listing).body.bytes if envelope else 0
     out: dict[int, tuple[Path, int]] = {}

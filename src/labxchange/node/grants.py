@@ -113,9 +113,9 @@ class Grants:
         out = []
         with self._core.database.begin() as tx:
             grant = parse(statements.get(tx, row.statement) or b"", Grant).body
-            asked = statements.about(tx, row.grant, "extension-request")
-            for key in rows.recipients(tx, row.grant):
-                attempts = [item for item in transfers.of_grant(tx, row.grant) if item.peer == key and item.direction == "out"]
+            asked = [parse(found, ExtensionRequest).body for found in statements.about(tx, row.grant, "extension-request")]
+            for key in rows.recipients(tx, row):
+                attempts = [item for item in transfers.outgoing_of(tx, row.grant) if item.peer == key]
                 newest = attempts[-1] if attempts else None
                 receipts = [parse(found, Receipt) for found in statements.about(tx, newest.transfer, "receipt")] if newest else []
                 best = max(receipts, key=lambda item: (item.body.level == "intact", item.body.issued), default=None)
@@ -137,7 +137,7 @@ class Grants:
                         receipt=best.id if best else "",
                         acknowledged=acknowledged,
                         asked_until=row.asked_until,
-                        asked_reason=parse(asked[-1], ExtensionRequest).body.reason if asked else "",
+                        asked_reason=next((item.reason for item in reversed(asked) if item.issuer == key), ""),
                     )
                 )
         return out
@@ -149,7 +149,7 @@ class Grants:
         with self._core.database.begin() as tx:
             owned = [grant for grant in rows.grants_owned(tx, self._core.me) if grant.share == share and not grant.revocation]
             owned = [grant for grant in owned if version in (0, grant.version)]
-            found = [grant for grant in owned if not key or key in rows.recipients(tx, grant.grant)]
+            found = [grant for grant in owned if not key or key in rows.recipients(tx, grant)]
         if not found:
             raise InputError("grant-none", "There is no grant here to change.", hint="`labxchange share status` shows them.")
         return found
@@ -164,7 +164,7 @@ class Grants:
         for grant in self._live(share, version, contact):
             revocation = self._core.sign(Revocation, grant=grant.grant, reason=reason)
             with self._core.database.begin() as tx:
-                recipients = rows.recipients(tx, grant.grant)
+                recipients = rows.recipients(tx, grant)
             entry = self._grant_entry(Event.GRANT_REVOKED, grant, recipients[0], reason_text=reason, object_digest=revocation.id)
             with self._core.act(entry) as tx:
                 statements.put(tx, revocation, about=grant.grant, now=self._core.clock.now())
@@ -212,7 +212,7 @@ class Grants:
             changes.append((grant, old, sign(changed(old, issued=now, not_after=until), identity)))
         for grant, old, fresh in changes:  # all are allowed, or none is changed
             with self._core.database.begin() as tx:
-                recipients = rows.recipients(tx, grant.grant)
+                recipients = rows.recipients(tx, grant)
             entry = self._grant_entry(
                 Event.GRANT_CHANGED,
                 grant,
@@ -251,7 +251,7 @@ class Grants:
             over = [row for row in rows.grants_owned(tx, self._core.me) if not row.ended and row.not_after <= now]
         for row in over:
             with self._core.database.begin() as tx:
-                recipients = rows.recipients(tx, row.grant)
+                recipients = rows.recipients(tx, row)
             entry = self._grant_entry(Event.GRANT_EXPIRED, row, recipients[0])
             with self._core.act(entry) as tx:
                 rows.put_grant(tx, replace(row, ended=1), [])
@@ -262,8 +262,8 @@ class Grants:
     def _expire_share(self, share: str, version: int) -> None:
         """The last grant of a share version has ended."""
         with self._core.database.begin() as tx:
-            live = [row for row in rows.grants_of(tx, share, version) if not row.ended]
-            row = rows.share(tx, share, version)
+            live = [row for row in rows.grants_of(tx, share, version, owner=self._core.me) if not row.ended]
+            row = rows.share(tx, share, version, owner=self._core.me)
         if row is not None and not live:
             self._core.record(self._share_entry(Event.SHARE_EXPIRED, row))
 

@@ -1,8 +1,9 @@
 """What others offer: share versions, grants and offers as they were delivered, each checked before it is kept.
 
-Rules: a statement counts only when its issuer is the contact who delivered it; a share id belongs to the party who was the first
-to use it here, so nobody else adds a version to it; an offer counts only when its share, listing and grant are there, agree with
-each other and name this node; the newest revision of a grant wins. Receiving is left to ``receiving``.
+Rules: a statement counts only when its issuer is the contact who delivered it; ids of shares and grants count together with who
+gave them, so nobody adds to the share of somebody else or keeps an id from them, and the ids of own shares are refused; an offer
+counts only when its share, listing and grant are there, agree with each other and name this node; the newest revision of a grant
+wins. Receiving is left to ``receiving``.
 """
 
 from __future__ import annotations
@@ -56,12 +57,12 @@ class Inbox:
         body = signed.body
         now = self._core.clock.now()
         with self._core.database.begin() as tx:
-            row = rows.grant(tx, body.grant)
+            row = rows.grant(tx, body.grant, owner=body.issuer)
             statements.put(tx, signed, about=body.grant, now=now)
             old = parse(statements.get(tx, row.statement) or b"", Grant).body if row else None
         if row is None or old is None:
             return False
-        if row.owner != body.issuer or (old.share, old.version, old.listing) != (body.share, body.version, body.listing):
+        if (old.share, old.version, old.listing) != (body.share, body.version, body.listing):
             raise PeerError("grant-changed", "A grant changed what it is about.")
         if body.revision <= old.revision:
             return False
@@ -79,17 +80,17 @@ class Inbox:
             listing = _of(Listing, statements.get(tx, body.listing))
             grant = _of(Grant, statements.get(tx, body.grant))
             share = next(iter(self._shares_of(tx, body.listing, body.issuer)), None)
-            known = rows.share(tx, body.share, body.version)
-            owners = rows.owners(tx, body.share)
+            known = rows.share(tx, body.share, body.version, owner=body.issuer)
+            own = rows.newest_version(tx, body.share, self._core.me) > 0
         if listing is None or grant is None or share is None:
             raise PeerError("offer-incomplete", "An offer came without its share, listing or grant.")
         told = {(item.issuer, item.share, item.version) for item in (body, share.body, listing.body, grant.body)}
         named = self._core.me in grant.body.recipients and body.recipient == self._core.me
         if len(told) != 1 or grant.body.listing != body.listing or not named:
             raise PeerError("offer-inconsistent", "An offer contradicts the share, listing or grant that it names.")
-        if not owners <= {body.issuer}:
-            raise PeerError("share-foreign", "An offer names a share that belongs to somebody else.")
-        if known is not None and (known.owner, known.listing) != (body.issuer, body.listing):
+        if own:
+            raise PeerError("share-foreign", "An offer names a share that belongs to this node.")
+        if known is not None and known.listing != body.listing:
             raise PeerError("offer-inconsistent", "An offer contradicts an earlier one for the same share version.")
         row = known or ShareRow(
             share=body.share,
@@ -111,7 +112,7 @@ class Inbox:
             not_after=grant.body.not_after,
         )
         with self._core.database.begin() as tx:
-            if rows.grant(tx, granted.grant) is not None:
+            if rows.grant(tx, granted.grant, owner=granted.owner) is not None:
                 return
         entry = self._entry(
             Event.TRANSFER_OFFERED, body.issuer, body.share, object_type="share", object_id=f"{body.share}/{body.version}"
@@ -137,8 +138,8 @@ class Inbox:
             PeerError: ``grant-unknown``: its issuer gave no such grant.
         """
         with self._core.database.begin() as tx:
-            row = rows.grant(tx, signed.body.grant)
-        if row is None or row.owner != signed.body.issuer:
+            row = rows.grant(tx, signed.body.grant, owner=signed.body.issuer)
+        if row is None:
             raise PeerError("grant-unknown", "A revocation names a grant that its issuer did not give.")
         if row.revocation:
             return row.grant
@@ -179,34 +180,42 @@ class Inbox:
             foreign = rows.grants_foreign(tx, self._core.me)
         return [self.item(row) for row in foreign]
 
-    def find(self, text: str) -> GrantRow:
-        """The offer that ``text`` names, as ``naming`` reads it; the newest version first.
+    def find(self, text: str, *, sender: str = "") -> GrantRow:
+        """The offer that ``text`` names, as ``naming`` reads it, of contact ``sender`` where one is named; the newest version
+        first.
 
         Raises:
-            InputError: ``offer-unknown``, ``offer-ambiguous``.
+            InputError: ``offer-unknown``, ``offer-ambiguous``, ``contact-unknown``, ``contact-ambiguous``.
         """
+        owner = self._contacts.find(sender).key if sender else ""
         with self._core.database.begin() as tx:
-            offers = rows.grants_foreign(tx, self._core.me)
-            shares = [rows.share(tx, share, version) for share, version in {(row.share, row.version): None for row in offers}]
+            offers = [row for row in rows.grants_foreign(tx, self._core.me) if owner in ("", row.owner)]
+            offered = {(row.share, row.version, row.owner): None for row in offers}
+            shares = [rows.share(tx, share, version, owner=key) for share, version, key in offered]
         found = named(text, [share for share in shares if share is not None])
         if not found.rows:
             raise InputError(
                 "offer-unknown", f"Nobody offers a share {escape(text)!r}.", hint="`labxchange inbox` shows all offers."
             )
         if found.shares > 1:
-            raise InputError("offer-ambiguous", f"{escape(text)!r} could be several shares.", hint="Use the share's id.")
+            raise InputError(
+                "offer-ambiguous",
+                f"{escape(text)!r} could be several shares.",
+                hint="Use the share's id, or say whose it is: `--from NAME`.",
+            )
         newest = max(found.rows, key=lambda share: share.version)
-        of_newest = [row for row in offers if (row.share, row.version) == (newest.share, newest.version)]
+        wanted = (newest.owner, newest.share, newest.version)
+        of_newest = [row for row in offers if (row.owner, row.share, row.version) == wanted]
         return max(of_newest, key=lambda grant: (not grant.revocation, grant.not_after))
 
     def item(self, row: GrantRow) -> InboxItem:
         with self._core.database.begin() as tx:
-            share = rows.share(tx, row.share, row.version)
+            share = rows.share(tx, row.share, row.version, owner=row.owner)
             listing = _of(Listing, statements.get(tx, share.listing if share else ""))
             manifest = _of(Manifest, statements.get(tx, share.manifest)) if share and share.manifest else None
             grant = _of(Grant, statements.get(tx, row.statement))
             statement = _of(Share, statements.get(tx, share.statement if share else ""))
-            attempts = [item for item in transfers.of_grant(tx, row.grant) if item.direction == "in"]
+            attempts = transfers.incoming_of(tx, row.grant, owner=row.owner)
         assert share is not None
         assert listing is not None
         assert grant is not None
@@ -234,14 +243,14 @@ class Inbox:
             destination=newest.destination.decode(errors="replace") if newest else "",
         )
 
-    def ask_extension(self, text: str, *, until: int, reason: str) -> str:
-        """Ask the sender for a later end; returns the sender's key.
+    def ask_extension(self, text: str, *, sender: str, until: int, reason: str) -> GrantRow:
+        """Ask the sender for a later end; returns the grant that it is about.
 
         Raises:
-            InputError: ``offer-unknown``, ``grant-end-in-past``, ``grant-revoked``, ``statement-invalid``.
+            InputError: of ``find``; ``grant-end-in-past``, ``grant-revoked``, ``statement-invalid``.
         """
         self._core.require()
-        row = self.find(text)
+        row = self.find(text, sender=sender)
         if row.revocation:
             raise InputError("grant-revoked", "The sender has revoked this grant, so it cannot be extended.")
         if until <= max(self._core.clock.now(), row.not_after):
@@ -261,7 +270,7 @@ class Inbox:
             statements.post(tx, row.owner, request.id)
             rows.put_grant(tx, replace(row, asked_until=until), [])
         self._core.notices.publish("inbox", row.share)
-        return row.owner
+        return row
 
 
 def _of(kind: type[B], envelope: bytes | None) -> Signed[B] | None:

@@ -23,7 +23,7 @@ from labxchange.identity.sealing import CREDENTIAL_BYTES, Argon, Sealed, load, s
 from labxchange.identity.statement import sign
 from labxchange.node.core import Core
 from labxchange.node.values import Me
-from labxchange.store import settings
+from labxchange.store import settings, shares
 
 _KEYRING_SERVICE = "labxchange"
 _NEW_IDENTITY = "new-identity"
@@ -260,6 +260,7 @@ class Keys:
         entry = Entry(event=Event.TRAIL_RESTORED, object_type="trail", who=self._core.who(), old=held)
         with self._core.act(entry, Entry(event=Event.SYSTEM_STARTED, object_type="node")) as tx:
             settings.drop(tx, "restored")
+            shares.mark_restored(tx)
 
     def lock(self) -> None:
         """Forget the keys."""

@@ -29,7 +29,7 @@ class Named(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def shares(self) -> int:
         """How many shares, not versions, the text names."""
-        return len({row.share for row in self.rows})
+        return len({(row.owner, row.share) for row in self.rows})
 
 
 def named(text: str, known: Sequence[ShareRow]) -> Named:
@@ -49,5 +49,5 @@ def named(text: str, known: Sequence[ShareRow]) -> Named:
     titled = exact or chosen(lambda row: row.title == name)
     if not beginning and exact:
         version = 0
-    rows = {(row.share, row.version): row for row in (*beginning, *titled)}
+    rows = {(row.owner, row.share, row.version): row for row in (*beginning, *titled)}
     return Named(rows=tuple(rows.values()), version=version)

@@ -23,7 +23,9 @@ from labxchange.identity.statement import parse
 from labxchange.net.channel import Channel, Stream
 from labxchange.net.network import Network
 from labxchange.node import values
+from labxchange.node.acquaintance import contact_info, invitation_infos
 from labxchange.node.addresses import check_address, local_addresses, with_port
+from labxchange.node.books import Books
 from labxchange.node.budget import Budget
 from labxchange.node.bulk import Bulk
 from labxchange.node.catalog import Catalog
@@ -33,6 +35,7 @@ from labxchange.node.core import Core
 from labxchange.node.denials import Denials
 from labxchange.node.doctor import examine
 from labxchange.node.grants import Grants, Terms
+from labxchange.node.hashing import Hashing
 from labxchange.node.home import Home
 from labxchange.node.inbox import Inbox
 from labxchange.node.keys import Keys, Profile
@@ -99,14 +102,16 @@ class Node(Verbs):
         self.denials = Denials(core)
         self.contacts = Contacts(core, self.denials)
         self.catalog = Catalog(core)
-        self.receipts = Receipts(core, self.contacts, self.catalog)
+        self.hashing = Hashing(core, self.catalog)
+        self.books = Books(core, self.catalog, self.hashing)
+        self.receipts = Receipts(core, self.contacts, self.catalog, self.books)
         self.inbox = Inbox(core, self.contacts)
         self.budget = Budget(core)
         self.witnessing = Witnessing(core, self.contacts, self.budget)
         self.grants = Grants(core, self.contacts, wake=self._wake, judge=self._judge_grant)
-        self.shares = Shares(core, self.contacts, self.catalog, self.grants, wake=self._wake)
         self.bulk = Bulk(core, lane_workers, entry=self.receipts.entry)
         self._lane_workers = lane_workers
+        self.shares = Shares(core, self.contacts, self.grants, self.hashing, wake=self._wake)
         self.receiving = Receiving(
             core, self.contacts, self.catalog, self.inbox, self.receipts, self.bulk, connect=self._connect, wake=self._wake
         )
@@ -117,6 +122,7 @@ class Node(Verbs):
             self.inbox,
             self.receiving,
             self.receipts,
+            self.books,
             finished=self._finished,
             settled=self._settled,
         )
@@ -125,7 +131,9 @@ class Node(Verbs):
             self.contacts,
             self.denials,
             self.catalog,
-            self.shares,
+            self.hashing,
+            self.books,
+            self.receipts,
             self.witnessing,
             budget=self.budget,
             bulk=self.bulk,
@@ -308,7 +316,7 @@ class Node(Verbs):
         await self._listen()
         self._online = True
         self.serving.forget_running()
-        await self.shares.resume_hashing()
+        await self.hashing.resume()
         self.receiving.resume_all()
         self.peers.wake_all()
 
@@ -358,7 +366,7 @@ class Node(Verbs):
         await self.receiving.close()
         self.bulk.close()
         await self.peers.close()  # first: whoever waits for the hashing to end hears that the node stops
-        await self.shares.close()
+        await self.hashing.close()
         self.denials.flush()
         if self.core.trail is not None:
             with self.core.act(Entry(event=Event.SYSTEM_STOPPED, object_type="node")) as tx:
@@ -411,7 +419,7 @@ class Node(Verbs):
 
     def _shown(self, row: Contact) -> values.ContactInfo:
         connected = self.peers.connected(row.key) is not None
-        return self.contacts.info(row, connected=connected, offers=self.serving.waiting_from(row.key))
+        return contact_info(self.core, row, connected=connected, offers=self.serving.waiting_from(row.key))
 
     async def contact_invite(self, *, made_for: str = "") -> values.InvitationMade:
         invitation = self.contacts.invite(made_for=made_for)
@@ -438,6 +446,12 @@ class Node(Verbs):
 
     async def contact_list(self) -> list[values.ContactInfo]:
         return [self._shown(row) for row in self.contacts.all()]
+
+    async def contact_show(self, *, contact: str) -> values.ContactInfo:
+        return self._contact(self.contacts.find(contact).key)
+
+    async def contact_invitations(self) -> list[values.InvitationInfo]:
+        return invitation_infos(self.core, self.contacts)
 
     async def contact_verify(self, *, contact: str, words: list[str]) -> values.ContactInfo:
         row = self.contacts.verify(contact, words)
@@ -503,35 +517,31 @@ class Node(Verbs):
     async def share_hashed(self, *, share: str) -> values.ShareInfo:
         """Wait until the manifest is signed."""
         row = self.shares.find(share)
-        await self.shares.hashed(row.share, row.version)
+        await self.hashing.hashed(row.share, row.version)
         return self.shares.info(row)
 
     async def share_revoke(self, *, share: str, contact: str = "", reason: str = "") -> values.ShareInfo:
-        row, version = self._versions(share)
+        row, version = self.shares.find_version(share)
         self.grants.revoke(row.share, version, contact=contact, reason=reason)
         return self.shares.info(row)
 
     async def share_extend(self, *, share: str, until: int, contact: str = "", reason: str = "") -> values.ShareInfo:
-        row, version = self._versions(share)
+        row, version = self.shares.find_version(share)
         self.grants.extend(row.share, version, contact=contact, until=until, reason=reason)
         return self.shares.info(row)
 
-    def _versions(self, text: str) -> tuple[shares.ShareRow, int]:
-        """The share that a text names, and the one version it names (0: all)."""
-        return self.shares.find_version(text)
-
-    async def request_extension(self, *, share: str, until: int, reason: str = "") -> values.InboxItem:
-        key = self.inbox.ask_extension(share, until=until, reason=reason)
-        self.peers.wake(key)
-        return self.inbox.item(self.inbox.find(share))
+    async def request_extension(self, *, share: str, until: int, sender: str = "", reason: str = "") -> values.InboxItem:
+        grant = self.inbox.ask_extension(share, sender=sender, until=until, reason=reason)
+        self.peers.wake(grant.owner)
+        return self.inbox.item(grant)
 
     # --- inbox and transfers ------------------------------------------------------------------------------------------
     async def inbox_list(self) -> list[values.InboxItem]:
         self.core.require()
         return self.inbox.all()
 
-    async def receive(self, *, share: str, destination: str = "") -> values.TransferInfo:
-        return self._transfer(self.receiving.receive(share, destination=destination))
+    async def receive(self, *, share: str, sender: str = "", destination: str = "") -> values.TransferInfo:
+        return self._transfer(self.receiving.receive(share, sender=sender, destination=destination))
 
     async def transfer_list(self) -> list[values.TransferInfo]:
         self.core.require()
@@ -561,12 +571,12 @@ class Node(Verbs):
 
     def _transfer(self, row: TransferRow) -> values.TransferInfo:
         with self.core.database.begin() as tx:
-            share = shares.share(tx, row.share, row.version)
+            share = shares.share(tx, row.share, row.version, owner=row.owner(self.core.me))
             envelope = statements.get(tx, share.listing) if share else None
             receipts = statements.about(tx, row.transfer, "receipt")
         listing = parse(envelope, Listing).body if envelope else None
         download, samples = self.receiving.live(row.transfer)
-        done = download.done_bytes if download and row.direction == "in" else row.done_bytes
+        done, reused = (download.done_bytes, download.reused_bytes) if download else (row.done_bytes, row.reused_bytes)
         if row.direction == "out" and row.state == "running":
             done = max(done, min(self.serving.sent_bytes(row.transfer), listing.bytes if listing else 0))
         rate, eta = _rate(samples, (listing.bytes if listing else 0) - done) if row.state == "running" else (0, -1)
@@ -584,6 +594,7 @@ class Node(Verbs):
             bytes=listing.bytes if listing else 0,
             done_files=download.done_files if download else row.done_files,
             done_bytes=done,
+            reused_bytes=reused,
             rate=rate,
             eta=eta,
             started=row.started_ms,

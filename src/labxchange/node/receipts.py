@@ -22,7 +22,8 @@ from labxchange.encoding import b64encode
 from labxchange.errors import InputError, PeerError
 from labxchange.identity.card import parse_card
 from labxchange.identity.statement import Signed, parse
-from labxchange.node.catalog import Catalog, Loaded, whole_files
+from labxchange.node.books import Books
+from labxchange.node.catalog import Catalog, Loaded
 from labxchange.node.clock import local_text
 from labxchange.node.contacts import Contacts
 from labxchange.node.core import Core
@@ -35,7 +36,7 @@ from labxchange.store import shares as rows
 from labxchange.store import statements, transfers
 from labxchange.store.shares import ShareRow
 from labxchange.store.transfers import TransferRow
-from labxchange.transfer.intervals import Interval, count
+from labxchange.transfer.intervals import Interval
 
 _RECEIPTS_MAX = 32
 """Two for each attempt that ended; what an attempt left damaged can be fetched again."""
@@ -50,10 +51,11 @@ _CHECKS = (
 class Receipts:
     """Signs, countersigns, keeps and shows receipts."""
 
-    def __init__(self, core: Core, contacts: Contacts, catalog: Catalog) -> None:
+    def __init__(self, core: Core, contacts: Contacts, catalog: Catalog, books: Books) -> None:
         self._core = core
         self._contacts = contacts
         self._catalog = catalog
+        self._books = books
 
     def scoped(self, entry: Entry, share: ShareRow) -> Entry:
         """The entry with the study, site and category of the share."""
@@ -67,7 +69,7 @@ class Receipts:
     def entry(self, event: Event, row: TransferRow, **fields: object) -> Entry:
         """What this node does by itself with a transfer, under its study, site and category."""
         with self._core.database.begin() as tx:
-            share = rows.share(tx, row.share, row.version)
+            share = rows.share(tx, row.share, row.version, owner=row.owner(self._core.me))
         entry = Entry(
             event=event,
             object_type="transfer",
@@ -89,12 +91,13 @@ class Receipts:
         findings: Sequence[Finding],
         *,
         path: Path,
+        mended: int = 0,
         also: Sequence[Entry] = (),
         lasting: list[Interval] | None = None,
     ) -> None:
         """Report, sign both levels, record, and post them to the sender; ``lasting``: all that the journal holds from now on,
-        with the entries ``also`` about it."""
-        report = _report(loaded, findings)
+        with the entries ``also`` about it. ``mended`` files were announced otherwise than their manifest says."""
+        report = _report(loaded, findings, reused_bytes=row.reused_bytes)
         now = self._core.clock.now()
         counts = Counts(
             matched=report.matched,
@@ -104,7 +107,7 @@ class Receipts:
             error=report.error,
         )
         with self._core.database.begin() as tx:
-            grant = rows.grant(tx, row.grant)
+            grant = rows.grant(tx, row.grant, owner=row.owner(self._core.me))
             accepts = statements.about(tx, row.transfer, "accept")
         assert grant is not None
         assert loaded.manifest is not None
@@ -124,6 +127,7 @@ class Receipts:
                 root=loaded.manifest.body.root,
                 counts=counts,
                 bytes=report.bytes,
+                reused=report.reused_bytes,
                 started=row.started_ms,
                 finished=now,
                 started_local=local_text(row.started_ms),
@@ -142,7 +146,12 @@ class Receipts:
             object_digest=loaded.manifest.body.root,
             result="ok" if intact else "error",
             result_code="" if intact else "not-intact",
-            details={name: int(value) for name, value in msgspec.structs.asdict(counts).items()},
+            details={
+                **{name: int(value) for name, value in msgspec.structs.asdict(counts).items()},
+                "bytes": report.bytes,
+                "reused": report.reused_bytes,
+                "announced_otherwise": mended,
+            },
         )
         entries = [
             self.entry(
@@ -229,12 +238,11 @@ class Receipts:
             if ack.body.receipt == signed.id:
                 return ack.envelope
         with self._core.database.begin() as tx:
-            share = rows.share(tx, row.share, row.version)
-            grant = rows.grant(tx, row.grant)
+            share = rows.share(tx, row.share, row.version, owner=row.owner(self._core.me))
+            grant = rows.grant(tx, row.grant, owner=row.owner(self._core.me))
             accepted = statements.is_about(tx, body.accept, body.transfer, "accept")
             told = len(statements.about(tx, body.transfer, "receipt"))
             kept = statements.is_about(tx, signed.id, body.transfer, "receipt")
-            sent = transfers.arrived_chunks(tx, body.transfer)
         assert share is not None
         assert grant is not None
         seq = self._seq_of(signed.id) if kept else None
@@ -243,11 +251,15 @@ class Receipts:
         if told >= _RECEIPTS_MAX:
             raise PeerError("receipt-repeated", "There are more receipts for a transfer than it can have.")
         agrees = (body.listing, body.offer) == (share.listing, grant.offer) and accepted
-        if not agrees or body.manifest != share.manifest or not _consistent(body, self._catalog.load(share), sent):
+        agrees = agrees and body.manifest == share.manifest and _consistent(body, self._catalog.load(share))
+        noted = agrees and self._noted(body, row)
+        if not agrees or not (noted or self._books.may_be_short(row)):
             raise PeerError("receipt-wrong", "A receipt contradicts the transfer that it names.")
         final = body.level == "intact" and row.state != "completed"
         intact = final and body.verdict == "match"
-        entries = [self.entry(Event.TRANSFER_RECEIPT, row, object_type="receipt", object_id=signed.id)]
+        details: dict[str, str | int] = {"bytes": body.bytes, "reused": body.reused}
+        entry = self.entry(Event.TRANSFER_RECEIPT, row, object_type="receipt", object_id=signed.id, details=details)
+        entries = [entry if noted else replace(entry, result_code="notes-short")]
         if final:
             event = Event.TRANSFER_COMPLETED if intact else Event.TRANSFER_FAILED
             result = {"result": "ok"} if intact else {"result": "error", "result_code": "not-intact"}
@@ -255,13 +267,27 @@ class Receipts:
         state = ("completed" if intact else "failed") if final else row.state
         size = max(row.done_bytes, body.bytes)
         fresh = replace(
-            row, state=state, slot="used", finished_ms=now, done_bytes=size, done_files=body.counts.matched, reason=""
+            row,
+            state=state,
+            slot="used",
+            finished_ms=now,
+            done_bytes=size,
+            done_files=body.counts.matched,
+            reused_bytes=body.reused,
+            reason="",
         )
         seq = trail.size
         with self._core.act(*entries) as tx:
             statements.put(tx, signed, about=body.transfer, now=now)
             transfers.put_transfer(tx, row if row.state == "completed" else fresh)
         return self._acknowledge(signed, seq)
+
+    def _noted(self, body: Receipt, row: TransferRow) -> bool:
+        """The notes of what was sent bear a receipt out: every chunk reached its issuer, and what is said to have travelled in
+        this transfer was sent in it."""
+        if body.verdict not in ("complete", "match"):
+            return True
+        return self._books.everything_reached(row) and body.bytes - body.reused <= self._books.sent(row)[1]
 
     def _seq_of(self, receipt: str) -> int | None:
         """Where a receipt stands in the trail; None when it does not, or cannot be opened any more."""
@@ -299,13 +325,6 @@ class Receipts:
         self._core.notices.publish("transfer", body.transfer)
         return answer.envelope
 
-    def nothing_whole_sent(self, row: TransferRow) -> bool:
-        """True when, by what this node noted before it sent, no whole file went out: evidence of its own, not the peer's word."""
-        with self._core.database.begin() as tx:
-            share = rows.share(tx, row.share, row.version)
-            sent = transfers.arrived_chunks(tx, row.transfer)
-        return share is not None and whole_files(self._catalog.load(share), sent)[0] == 0
-
     def report(self, transfer: str) -> ReceivedInfo:
         """The verification report of an incoming transfer.
 
@@ -333,7 +352,7 @@ class Receipts:
             row = found[0]
             receipts = [parse(item, Receipt) for item in statements.about(tx, row.transfer, "receipt")]
             acks = {parse(item, ReceiptAck).body.receipt: item for item in statements.about(tx, row.transfer, "receipt-ack")}
-            share = rows.share(tx, row.share, row.version)
+            share = rows.share(tx, row.share, row.version, owner=row.owner(self._core.me))
         if not receipts:
             raise InputError(
                 "receipt-none", "There is no receipt for this transfer yet.", hint="It comes when everything arrived."
@@ -351,6 +370,7 @@ class Receipts:
             recipient=self._contacts.name(recipient),
             files=body.counts.matched,
             bytes=body.bytes,
+            reused_bytes=body.reused,
             root=body.root,
             finished=body.finished,
             receipt=best.id,
@@ -383,29 +403,30 @@ class Receipts:
         return row.card
 
 
-def _consistent(body: Receipt, loaded: Loaded, sent: Sequence[Interval]) -> bool:
-    """A receipt agrees with itself, with the listing and the manifest, and with what was ``sent``."""
+def _consistent(body: Receipt, loaded: Loaded) -> bool:
+    """A receipt agrees with itself, with the listing and the manifest."""
     if loaded.manifest is None or body.root != loaded.manifest.body.root:
         return False
     counts, good = body.counts, body.verdict in ("complete", "match")
     bad = counts.differ + counts.missing + counts.error
     if (body.level == "delivered") != (body.verdict in ("complete", "incomplete")) or good != (bad == 0):
         return False
-    if counts.unexpected or counts.matched + bad != len(loaded.files):
+    if body.reused > body.bytes or counts.unexpected or counts.matched + bad != len(loaded.files):
         return False
     if not good:
         return body.bytes <= loaded.line.bytes
     left_out = any(isinstance(item, str) for item in loaded.digests)
-    return body.bytes == loaded.line.bytes and not left_out and count(sent) == loaded.line.chunks
+    return body.bytes == loaded.line.bytes and not left_out
 
 
-def _report(loaded: Loaded, findings: Sequence[Finding]) -> Report:
+def _report(loaded: Loaded, findings: Sequence[Finding], *, reused_bytes: int) -> Report:
     """The verification report of a finished download."""
     bad = {finding.path for finding in findings}
     kinds = [finding.kind for finding in findings]
     good = [file for file in loaded.files if file.path not in bad]
     left_out = sum(isinstance(item, str) for item in loaded.digests)
     not_run = (NotRun("unexpected files", "the destination may hold other files; `labxchange dataset verify` names them"),)
+    size = sum(file.size for file in good)
     return Report(
         verdict=Verdict.NOT_INTACT if findings else Verdict.INTACT,
         matched=len(good),
@@ -414,9 +435,10 @@ def _report(loaded: Loaded, findings: Sequence[Finding]) -> Report:
         unexpected=0,
         error=kinds.count(FindingKind.ERROR),
         left_out=left_out,
-        bytes=sum(file.size for file in good),
+        bytes=size,
         findings=tuple(findings)[:1000],
         truncated=len(findings) > 1000,
         checks_run=_CHECKS,
         checks_not_run=not_run,
+        reused_bytes=min(reused_bytes, size),
     )

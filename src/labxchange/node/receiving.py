@@ -13,53 +13,43 @@ import asyncio
 import contextlib
 import logging
 import shutil
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from hashlib import sha256
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from msgspec.structs import replace
-from sqlalchemy import Connection
 
 from labxchange.audit.entry import Entry
 from labxchange.audit.events import Event
-from labxchange.dataset.listing import LISTING_MAX_BYTES, Listing, decode_files
-from labxchange.dataset.manifest import Manifest, check_chunk_digests, decode_digests
+from labxchange.dataset.listing import Listing
 from labxchange.dataset.names import escape
-from labxchange.encoding import pack
 from labxchange.errors import InputError, IntegrityError, LabxchangeError, PeerError, RefusedError, UnavailableError
 from labxchange.files.disk_errors import mapped
-from labxchange.files.quarantine import Quarantine, Release
+from labxchange.files.quarantine import Quarantine
 from labxchange.identity.statement import parse
 from labxchange.net.channel import Channel
+from labxchange.node.asking import Asking, ours
 from labxchange.node.bulk import Bulk
 from labxchange.node.catalog import Catalog, Loaded
 from labxchange.node.contacts import Contacts
 from labxchange.node.core import Core
+from labxchange.node.earlier import earlier_versions
 from labxchange.node.inbox import Inbox
+from labxchange.node.journal import TransferJournal
 from labxchange.node.receipts import Receipts
-from labxchange.node.refusals import Stated, raise_refused
-from labxchange.node.serving import possession_proof
-from labxchange.settings import ANSWER_S, PROGRESS_BYTES, PROGRESS_PERCENT, RETRY_FIRST_S, RETRY_LAST_S
-from labxchange.sharing.exchange import Accept, Cut, Progress
+from labxchange.node.refusals import Stated
+from labxchange.settings import RETRY_FIRST_S, RETRY_LAST_S
+from labxchange.sharing.exchange import Cut
 from labxchange.sharing.exchange import Path as Travelled
 from labxchange.store import shares as rows
 from labxchange.store import statements, transfers
-from labxchange.store.shares import GrantRow, ShareRow
+from labxchange.store.shares import ShareRow
 from labxchange.store.transfers import State, TransferRow
+from labxchange.transfer.digests import ChunkDigests
 from labxchange.transfer.intervals import Interval, count
 from labxchange.transfer.receive import Download
-from labxchange.wire.control.messages import (
-    Accepting,
-    Begin,
-    GetPage,
-    Nonce,
-    PageOf,
-    Refused,
-    Started,
-    decode_answer,
-    encode,
-)
+from labxchange.transfer.reuse import Reuse
 
 log = logging.getLogger("labxchange")
 LIVE = ("waiting", "running")
@@ -123,6 +113,7 @@ class Receiving:
         self._inbox = inbox
         self._receipts = receipts
         self._bulk = bulk
+        self._asking = Asking(core, catalog, inbox)
         self._connect = connect
         self.wake = wake
         self._running: dict[str, _Running] = {}
@@ -130,24 +121,24 @@ class Receiving:
         self._locks: dict[str, asyncio.Lock] = {}
 
     # --- verbs --------------------------------------------------------------------------------------------------------
-    def receive(self, text: str, *, destination: str = "") -> TransferRow:
+    def receive(self, text: str, *, sender: str = "", destination: str = "") -> TransferRow:
         """Start, or go on with, receiving an offer.
 
         Raises:
-            InputError: ``offer-unknown``, ``contact-unverified``, ``already-received``, ``destination-unusable``.
+            InputError: of ``Inbox.find``; ``contact-unverified``, ``already-received``, ``destination-unusable``.
         """
         self._core.require()
-        grant = self._inbox.find(text)
-        sender = self._contacts.get(grant.owner)
-        if sender is None or sender.state != "verified":
+        grant = self._inbox.find(text, sender=sender)
+        contact = self._contacts.get(grant.owner)
+        if contact is None or contact.state != "verified":
             raise InputError(
                 "contact-unverified",
                 "You have not verified who the sender is.",
                 hint="Ask for their six words over the telephone, then `labxchange contact verify`.",
             )
         with self._core.database.begin() as tx:
-            known = [row for row in transfers.of_grant(tx, grant.grant) if row.direction == "in" and row.state != "cancelled"]
-            share = rows.share(tx, grant.share, grant.version)
+            known = [row for row in transfers.incoming_of(tx, grant.grant, owner=grant.owner) if row.state != "cancelled"]
+            share = rows.share(tx, grant.share, grant.version, owner=grant.owner)
         assert share is not None
         if known and known[-1].state in ("verified", "completed"):
             raise InputError(
@@ -258,7 +249,7 @@ class Receiving:
     # --- state --------------------------------------------------------------------------------------------------------
     def entry(self, event: Event, row: TransferRow, **fields: object) -> Entry:
         with self._core.database.begin() as tx:
-            share = rows.share(tx, row.share, row.version)
+            share = rows.share(tx, row.share, row.version, owner=row.peer)
         base = Entry(
             event=event,
             object_type="transfer",
@@ -299,18 +290,18 @@ class Receiving:
         """The contact may be there again: try now."""
         self._nudges.setdefault(key, asyncio.Event()).set()
 
-    def grant_changed(self, grant: str) -> None:
+    def grant_changed(self, grant: str, *, owner: str) -> None:
         """A grant was extended: go on with what it had ended."""
         with self._core.database.begin() as tx:
-            cut = [row for row in transfers.of_grant(tx, grant) if row.direction == "in" and row.state == "cut"]
+            cut = [row for row in transfers.incoming_of(tx, grant, owner=owner) if row.state == "cut"]
         for row in cut:
             with contextlib.suppress(InputError):  # a person is giving it up
                 self.resume(row.transfer)
 
-    def grant_ended(self, grant: str, code: str) -> None:
+    def grant_ended(self, grant: str, code: str, *, owner: str) -> None:
         """The sender ended a grant: what runs under it stops, and says exactly what had arrived."""
         with self._core.database.begin() as tx:
-            live = [row for row in transfers.of_grant(tx, grant) if row.direction == "in" and row.state in LIVE]
+            live = [row for row in transfers.incoming_of(tx, grant, owner=owner) if row.state in LIVE]
         for row in live:
             running = self._running.get(row.transfer)
             if running is None or running.task.done():
@@ -414,7 +405,7 @@ class Receiving:
     def _grant_over(self, row: TransferRow) -> bool:
         """True after the grant's end; nobody has to be asked then. An extension begins it anew."""
         with self._core.database.begin() as tx:
-            grant = rows.grant(tx, row.grant)
+            grant = rows.grant(tx, row.grant, owner=row.peer)
         return grant is not None and grant.not_after <= self._core.clock.now() and not self._core.clock.in_doubt
 
     def _wait(self, transfer: str, error: LabxchangeError) -> None:
@@ -478,14 +469,14 @@ class Receiving:
     async def _attempt(self, row: TransferRow) -> None:
         channel = await self._connect(row.peer)
         with self._core.database.begin() as tx:
-            grant = rows.grant(tx, row.grant)
-            share = rows.share(tx, row.share, row.version)
+            grant = rows.grant(tx, row.grant, owner=row.peer)
+            share = rows.share(tx, row.share, row.version, owner=row.peer)
         assert grant is not None
         assert share is not None
-        await self._listing(channel, share)
+        await self._asking.listing(channel, share)
         self._check_room(row, share)
-        share = await self._start(channel, row, grant, share)
-        loaded = await self._digests(channel, share)
+        share = await self._asking.start(channel, row, grant, share)
+        loaded = await self._asking.digests(channel, share) if share.manifest else self._catalog.load(share)
         with self._core.database.begin() as tx:
             arrived = transfers.arrived_chunks(tx, row.transfer)
             transfers.replace_arrived(tx, row.transfer, arrived)
@@ -494,12 +485,15 @@ class Receiving:
         if row.state != "running":
             event = Event.TRANSFER_RESUMED if arrived or released else Event.TRANSFER_STARTED
             row = self._move(row, "running", event)
-        with _ours():
+        with ours():
             quarantine = Quarantine(_path(row), row.transfer)
+        reuse = await asyncio.to_thread(earlier_versions, self._core, self._catalog, row)
         try:
-            await self._download(channel, row, share, loaded, quarantine, arrived, released)
+            await self._download(channel, row, share, loaded, quarantine, arrived, released, reuse)
         finally:
             await asyncio.to_thread(quarantine.close)
+            if reuse is not None:
+                reuse.close()
 
     def _check_room(self, row: TransferRow, share: ShareRow) -> None:
         """Before a download is reserved, and before lists are fetched whose length follows from what is claimed to come."""
@@ -518,21 +512,25 @@ class Receiving:
         quarantine: Quarantine,
         arrived: Sequence[Interval],
         released: Sequence[Interval],
+        reuse: Reuse | None,
     ) -> None:
         needed = loaded.line.bytes - row.done_bytes
         if needed > quarantine.free_bytes():
             raise _no_room()
-        journal = _Journal(self._core, self, row, loaded)
+        journal = TransferJournal(self._core, row, total=loaded.line.bytes, entry=self.entry, wake=self.wake)
+        digests = ChunkDigests(loaded.line.chunks, loaded.chunk_digests)
         download = Download(
             row.transfer,
             files=loaded.files,
             line=loaded.line,
-            chunk_digests=loaded.chunk_digests,
-            digests=loaded.digests,
+            digests=digests,
+            manifest=loaded.digests if loaded.manifest is not None else None,
             quarantine=quarantine,
             journal=journal,
             arrived=arrived,
             released=released,
+            reused_bytes=row.reused_bytes,
+            reuse=reuse,
             on_progress=lambda: self._sample(row.transfer),
         )
         running = self._running.get(row.transfer)
@@ -540,15 +538,22 @@ class Receiving:
             running.download = download
             running.samples.clear()
         self._sample(row.transfer)
-        fetching, path = await self._bulk.fetching(channel, row, loaded, quarantine)
+        fetching, path = await self._bulk.fetching(channel, row, loaded.line, digests, quarantine)
         trouble: BaseException | None = None
         try:
-            await download.run(fetching)
+            if loaded.manifest is not None:
+                await download.run(fetching)
+            else:
+                await _both(download.run(fetching), self._asking.follow(channel, share, download))
         except BaseException as error:
             trouble = error
             raise
         finally:
             await self._bulk.fetched(row.transfer, row.peer, fetching, error=trouble)
+        if loaded.manifest is None:
+            with self._core.database.begin() as tx:
+                share = rows.share(tx, row.share, row.version, owner=row.peer) or share
+            loaded = self._catalog.load(share)
         journal.finish(download.done_bytes)
         if not download.findings:
             await asyncio.to_thread(quarantine.discard)  # nothing is in it any more
@@ -565,15 +570,15 @@ class Receiving:
         """Receipts and report; with findings also what of the journal does not last, so that a resume fetches it again."""
         findings = list(download.findings.values())
         if not findings:
-            self._receipts.sign(row, share, loaded, findings, path=path)
+            self._receipts.sign(row, share, loaded, findings, path=path, mended=download.mended)
             return
         lasting, size = download.lasting()
         entries = []
         if size < row.done_bytes:
             details: dict[str, str | int] = {"bytes": row.done_bytes - size}
             entries.append(self.entry(Event.FILE_DELETED, row, object_type="file", reason_code="not-intact", details=details))
-        fresh = replace(row, done_bytes=size)
-        self._receipts.sign(fresh, share, loaded, findings, path=path, also=entries, lasting=lasting)
+        kept = replace(row, done_bytes=size, reused_bytes=min(row.reused_bytes, size))
+        self._receipts.sign(kept, share, loaded, findings, path=path, mended=download.mended, also=entries, lasting=lasting)
 
     def _sample(self, transfer: str) -> None:
         running = self._running.get(transfer)
@@ -584,174 +589,24 @@ class Receiving:
                 running.samples.pop(0)
             self._core.notices.publish("transfer", transfer)
 
-    async def _start(self, channel: Channel, row: TransferRow, grant: GrantRow, share: ShareRow) -> ShareRow:
-        """Prove possession, sign the accept, get the manifest."""
-        trail = self._core.trail
-        assert trail is not None
-        async with await channel.open() as stream:
-            await stream.send(encode(Begin(transfer=row.transfer)))
-            nonce = decode_answer(await stream.receive(ANSWER_S))
-            if isinstance(nonce, Refused):
-                raise_refused(nonce.statement, channel)
-            if not isinstance(nonce, Nonce):
-                raise PeerError("out-of-order", "The other node gave an answer to another question.")
-            with self._core.database.begin() as tx:
-                checkpoint = trail.newest_checkpoint(tx)
-            accept = self._core.sign(
-                Accept,
-                transfer=row.transfer,
-                offer=grant.offer,
-                grant=grant.statement,
-                listing=share.listing,
-                proof=possession_proof(nonce.nonce, channel.th2),
-                checkpoint=checkpoint,
-            )
-            with self._core.database.begin() as tx:
-                statements.put(tx, accept, about=row.transfer, now=self._core.clock.now())
-            await stream.send(encode(Accepting(statement=accept.envelope)), end=True)
-            answer = decode_answer(await stream.receive())
-        if isinstance(answer, Refused):
-            raise_refused(answer.statement, channel)
-        if not isinstance(answer, Started):
-            raise PeerError("out-of-order", "The other node gave an answer to another question.")
-        manifest = parse(answer.manifest, Manifest)
-        if manifest.body.listing != share.listing:
-            raise PeerError("manifest-unknown", "The sender's manifest is about another listing.")
-        fresh = self._inbox.take_manifest(manifest)
-        assert fresh is not None
-        return fresh
-
-    async def _listing(self, channel: Channel, share: ShareRow) -> None:
-        with self._core.database.begin() as tx:
-            listing = parse(statements.get(tx, share.listing) or b"", Listing).body
-            have = statements.body(tx, listing.body)
-        if have is None:
-            limit = min(64 + 4200 * listing.files, LISTING_MAX_BYTES)
-            body = await self._body(channel, share, "listing", limit=limit)
-            with _ours():
-                decode_files(body, listing)
-            with self._core.database.begin() as tx:
-                statements.put_body(tx, body)
-
-    async def _digests(self, channel: Channel, share: ShareRow) -> Loaded:
-        """The manifest's digests and the chunk digests, checked; kept for the next attempt."""
-        if share.digests:
-            return self._catalog.load(share)
-        with self._core.database.begin() as tx:
-            listing = parse(statements.get(tx, share.listing) or b"", Listing).body
-            files = decode_files(statements.body(tx, listing.body) or b"", listing)
-            manifest = parse(statements.get(tx, share.manifest) or b"", Manifest).body
-        body = await self._body(channel, share, "manifest", limit=16 + 80 * len(files))
-        digests = decode_digests(body, manifest, files)
-        chunks = sum(-(-file.size // file.chunk_bytes) for file in files)
-        chunk_digests = await self._body(channel, share, "digests", limit=32 * chunks)
-        if len(chunk_digests) != 32 * chunks:
-            raise IntegrityError("chunk-digests", "The list of chunk digests has another length than the listing demands.")
-        position = 0
-        for file, item in zip(files, digests, strict=True):
-            size = 32 * -(-file.size // file.chunk_bytes)
-            if not isinstance(item, str):
-                check_chunk_digests(memoryview(chunk_digests)[position : position + size], file=file, expected=item[1])
-            position += size
-        with self._core.database.begin() as tx:
-            statements.put_body(tx, body)
-            fresh = replace(share, digests=statements.put_body(tx, chunk_digests))
-            rows.put_share(tx, fresh)
-        return self._catalog.load(fresh)
-
-    async def _body(self, channel: Channel, share: ShareRow, body: str, *, limit: int) -> bytes:
-        """A detached body, page by page, at most ``limit`` bytes."""
-        out = bytearray()
-        for number in range(limit // (1 << 20) + 1):
-            request = GetPage(body=body, share=share.share, version=share.version, number=number)  # type: ignore[arg-type]
-            async with await channel.open() as stream:
-                await stream.send(encode(request), end=True)
-                page = decode_answer(await stream.receive(ANSWER_S))
-            if isinstance(page, Refused):
-                raise_refused(page.statement, channel)
-            if not isinstance(page, PageOf) or (len(page.data) != 1 << 20 and not page.last):
-                raise PeerError("out-of-order", "The other node sent something else where a page was due.")
-            out += page.data
-            if page.last:
-                return bytes(out)
-            if len(out) > limit:
-                break
-        raise PeerError("body-too-large", "The other node sends more than its signed listing allows.")
-
     async def close(self) -> None:
         """Stop; what is under way goes on at the next start."""
         for transfer in list(self._running):
             await self._halt(transfer)
 
 
-class _Journal:
-    """``transfer.receive.Journal`` over the store and the trail."""
-
-    def __init__(self, core: Core, receiving: Receiving, row: TransferRow, loaded: Loaded) -> None:
-        self._core = core
-        self._receiving = receiving
-        self._row = row
-        self._loaded = loaded
-        total = loaded.line.bytes
-        self._step = max(total * PROGRESS_PERCENT // 100, PROGRESS_BYTES)
-        self._told = row.done_bytes
-        with core.database.begin() as tx:
-            self._chunks = count(transfers.arrived_chunks(tx, row.transfer))
-
-    def _save(self, tx: Connection, **changes: object) -> None:
-        """Change the counters of the row as it stands: its state is not ours."""
-        self._row = replace(transfers.transfer(tx, self._row.transfer) or self._row, **changes)
-        transfers.put_transfer(tx, self._row)
-
-    def commit(
-        self,
-        *,
-        arrived: list[Interval],
-        done_bytes: int,
-        releasing: Sequence[Release],
-        released: list[Interval],
-        done_files: int,
-    ) -> None:
-        entries = [self._releasing(releasing)] if releasing else []
-        with self._core.act(*entries) as tx:
-            transfers.add_arrived(tx, self._row.transfer, arrived)
-            transfers.add_released(tx, self._row.transfer, released)
-            self._save(tx, done_bytes=done_bytes, done_files=done_files)
-        self._chunks += count(arrived)
-        if done_bytes - self._told >= self._step:
-            self._progress(done_bytes)
-
-    def finish(self, done_bytes: int) -> None:
-        """All that could be had is here: the last word on it, once."""
-        with self._core.database.begin() as tx:
-            told = [parse(found, Progress).body for found in statements.about(tx, self._row.transfer, "progress")]
-        if all(body.bytes != done_bytes for body in told):
-            self._progress(done_bytes)
-
-    def _releasing(self, files: Sequence[Release]) -> Entry:
-        digest = sha256(b"".join(pack([file.path, file.size]) for file in files)).hexdigest()
-        details: dict[str, str | int] = {"files": len(files), "bytes": sum(file.size for file in files)}
-        return self._receiving.entry(Event.FILE_RELEASED, self._row, object_type="file", object_digest=digest, details=details)
-
-    def _progress(self, done_bytes: int) -> None:
-        """Everything so far: signed, recorded, and delivered with what is posted next."""
-        self._told = done_bytes
-        row = self._row
-        statement = self._core.sign(Progress, transfer=row.transfer, chunks=self._chunks, files=row.done_files, bytes=done_bytes)
-        entry = self._receiving.entry(Event.TRANSFER_PROGRESS, row, object_digest=statement.id, details={"bytes": done_bytes})
-        with self._core.act(entry) as tx:
-            statements.put(tx, statement, about=row.transfer, now=self._core.clock.now())
-            statements.post(tx, row.peer, statement.id)
-        self._receiving.wake(row.peer)
-
-
-@contextlib.contextmanager
-def _ours() -> Iterator[None]:
-    """A rule of this node refuses what came: not the sender's word, and nothing that passes by itself."""
+async def _both(download: Coroutine[Any, Any, None], follow: Coroutine[Any, Any, None]) -> None:
+    """Both to their end; when one fails, or this is cancelled, the other is stopped and has ended too."""
+    tasks = [asyncio.ensure_future(download), asyncio.ensure_future(follow)]
     try:
-        yield
-    except RefusedError as error:
-        raise InputError(error.code, error.message, hint=error.hint) from error
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in reversed(tasks):
+        if not task.cancelled():
+            task.result()
 
 
 def _no_room() -> UnavailableError:

@@ -40,7 +40,7 @@ async def verify_received(
     core.require()
     with core.database.begin() as tx:
         row = transfers.transfer(tx, transfer)
-        share = shares.share(tx, row.share, row.version) if row else None
+        share = shares.share(tx, row.share, row.version, owner=row.owner(core.me)) if row else None
     if row is None or share is None:
         raise InputError("transfer-unknown", "There is no such transfer.", hint="`labxchange transfer list` shows them.")
     if row.direction != "in":

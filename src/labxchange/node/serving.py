@@ -15,33 +15,35 @@ from hashlib import sha256
 import msgspec
 from msgspec.structs import replace
 
-from labxchange.audit.entry import Entry, Who
+from labxchange.audit.entry import Entry
 from labxchange.audit.events import Event
 from labxchange.encoding import frame
-from labxchange.errors import IntegrityError, LabxchangeError, NodeLocked, PeerError, RefusedError, UnavailableError
-from labxchange.identity.card import parse_card
+from labxchange.errors import IntegrityError, LabxchangeError, NodeLocked, PeerError, RefusedError
 from labxchange.identity.statement import Signed, parse
 from labxchange.net.channel import Channel, Stream
+from labxchange.node.answering import Answering, not_hashed
+from labxchange.node.books import Books
 from labxchange.node.budget import Budget, cost
 from labxchange.node.bulk import Bulk
 from labxchange.node.catalog import Catalog, Loaded, whole_files
 from labxchange.node.contacts import Contacts
 from labxchange.node.core import Core
 from labxchange.node.denials import Denials
+from labxchange.node.hashing import Hashing, Origin
+from labxchange.node.judging import Judging
+from labxchange.node.receipts import Receipts
 from labxchange.node.refusals import refusal_of
-from labxchange.node.shares import Origin, Shares
 from labxchange.node.witnessing import STOPPED, Witnessing
 from labxchange.settings import ANSWER_S, FETCH_BYTES
 from labxchange.sharing.exchange import Accept, Cut
-from labxchange.sharing.grant import Grant
-from labxchange.sharing.policy import Action, Allow, Deny, Facts, Request, decide
+from labxchange.sharing.policy import Deny
 from labxchange.store import shares as rows
 from labxchange.store import statements, tables, transfers
 from labxchange.store.people import Contact
 from labxchange.store.shares import GrantRow, ShareRow
 from labxchange.store.transfers import TransferRow
 from labxchange.transfer.intervals import count
-from labxchange.transfer.lanes import SendingLanes
+from labxchange.transfer.lanes.sending import SendingLanes
 from labxchange.transfer.send import Source, checked_intervals, send_chunks
 from labxchange.wire.control import messages
 from labxchange.wire.control.messages import (
@@ -51,11 +53,11 @@ from labxchange.wire.control.messages import (
     Deliver,
     Fetch,
     Fetched,
+    GetDigests,
     GetPage,
     Gone,
     Nonce,
     OpenLanes,
-    PageOf,
     Refused,
     Started,
     Taken,
@@ -72,9 +74,6 @@ _AWAY_TURNS = 10
 """Transfers that nobody fetches from are judged each so many turns of the watch, and at once when a person acts."""
 _IDLE_S = 60.0
 _NAMED_MAX = 100
-_ENDS = frozenset({"contact-blocked", "not-a-recipient", "grant-revoked", "share-retracted", "grant-expired"})
-"""What ends a transfer whose recipient is away; the rest can pass before they come again."""
-_GRANTS_KEPT = 1000
 _BEGIN_COST = 4
 _ACTIVE_MAX = 1000
 _NOTED_MAX = 10_000
@@ -116,7 +115,9 @@ class Serving:
         contacts: Contacts,
         denials: Denials,
         catalog: Catalog,
-        shares: Shares,
+        hashing: Hashing,
+        books: Books,
+        receipts: Receipts,
         witnessing: Witnessing,
         *,
         budget: Budget,
@@ -130,12 +131,14 @@ class Serving:
         self._contacts = contacts
         self._denials = denials
         self._catalog = catalog
-        self._shares = shares
+        self._books = books
+        self._receipts = receipts
         self._witnessing = witnessing
         self._take = take
         self._ready = ready
         self._active: dict[str, Active] = {}
-        self._grants: dict[str, Grant] = {}
+        self._judging = Judging(core, contacts, denials)
+        self._answering = Answering(core, catalog, hashing, self._judging)
         self._waiting: dict[str, int] = {}
 
     def waiting_from(self, key: str) -> int:
@@ -190,7 +193,9 @@ class Serving:
                 self._budget.spend(row.key)
                 await self._witnessing.answer(channel, stream, request)
             case GetPage():
-                await self._page(stream, row, request)
+                await self._answering.page(stream, row, request)
+            case GetDigests():
+                await self._answering.digests(stream, row, request)
             case Begin():
                 self._budget.spend(row.key, _BEGIN_COST)
                 await self._begin(channel, stream, row, request)
@@ -206,110 +211,6 @@ class Serving:
             return
         refusal = refusal_of(self._core, error, to=key, request=request)
         await stream.send(encode(Refused(statement=refusal.envelope)), end=True)
-
-    # --- judging ------------------------------------------------------------------------------------------------------
-    def _judge(
-        self, row: Contact, action: Action, share: str, version: int, transfer: str = ""
-    ) -> tuple[Allow | Deny, GrantRow | None]:
-        """Ask the policy for each grant that could allow it; the first that does, or the last reason against."""
-        request = Request(requester=row.key, action=action, share=share, version=version, transfer=transfer)
-        answer: tuple[Allow | Deny, GrantRow | None] = (
-            decide(request, self._facts(row, None, transfer), self._core.clock.now()),
-            None,
-        )
-        with self._core.database.begin() as tx:
-            candidates = rows.grants_for(tx, row.key, share, version)
-        for grant in candidates:
-            answer = (decide(request, self._facts(row, grant, transfer), self._core.clock.now()), grant)
-            if isinstance(answer[0], Allow):
-                return answer
-        return answer
-
-    def _facts(self, row: Contact, grant: GrantRow | None, transfer: str) -> Facts:
-        with self._core.database.begin() as tx:
-            current = self._contacts.get(row.key)
-            known = transfers.transfer(tx, transfer) if transfer else None
-            share = rows.share(tx, grant.share, grant.version) if grant else None
-            taken = transfers.slots_taken(tx, grant.grant, row.key, without=transfer) if grant else 0
-        return Facts(
-            owner=self._core.me,
-            contact=current.state if current else "unknown",
-            grant=self._grant(grant.statement) if grant else None,
-            revoked=bool(grant and grant.revocation),
-            retracted=bool(share and share.state == "retracted"),
-            slots_taken=taken,
-            transfer_owner=known.peer if known else "",
-            transfer_grant=known.grant if known else "",
-            slot_held=bool(known and known.slot in ("reserved", "used")),
-            clock_in_doubt=self._core.clock.in_doubt,
-        )
-
-    def _grant(self, statement: str) -> Grant | None:
-        """A grant's statement, verified once: it is asked for with each range and twice a second."""
-        known = self._grants.get(statement)
-        if known is None:
-            with self._core.database.begin() as tx:
-                envelope = statements.get(tx, statement)
-            if envelope is None:
-                return None
-            if len(self._grants) >= _GRANTS_KEPT:
-                self._grants.clear()
-            known = self._grants[statement] = parse(envelope, Grant).body
-        return known
-
-    def _allowed(self, row: Contact, action: Action, share: str, version: int, transfer: str = "") -> GrantRow:
-        answer, grant = self._judge(row, action, share, version, transfer)
-        if isinstance(answer, Deny):
-            event = Event.GRANT_DENIED if action == "list" else Event.TRANSFER_REFUSED
-            entry = Entry(
-                event=event,
-                object_type="share",
-                object_id=f"{share}/{version}",
-                dataset=share,
-                who=self.peer_who(row),
-                counterparty=row.key,
-                counterparty_name=row.name,
-                result="denied",
-                result_code=answer.code,
-            )
-            self._denials.note(answer.code, row.key, event=event, entry=entry)
-            raise RefusedError(answer.code, answer.sentence, hint=answer.hint)
-        assert grant is not None
-        return grant
-
-    def peer_who(self, row: Contact) -> Who:
-        """A contact as the one who acts."""
-        card = parse_card(row.card).body
-        return Who(
-            person=card.name,
-            role=card.role,
-            organisation=card.organisation,
-            key=row.key,
-            authenticated="peer handshake",
-            actor="program",
-        )
-
-    def _share(self, share: str, version: int) -> ShareRow:
-        with self._core.database.begin() as tx:
-            row = rows.share(tx, share, version)
-        if row is None or row.owner != self._core.me:
-            raise RefusedError("grant-unknown", "There is no grant for this share version.", hint="Ask the sender to share it.")
-        return row
-
-    # --- pages --------------------------------------------------------------------------------------------------------
-    async def _page(self, stream: Stream, row: Contact, request: GetPage) -> None:
-        self._allowed(row, "list", request.share, request.version)
-        loaded = self._catalog.load(share := self._share(request.share, request.version))
-        digest = loaded.listing.body.body
-        if request.body != "listing":
-            if loaded.manifest is None:
-                raise RefusedError("manifest-not-ready", "The sender is still hashing this share.", hint="Try again later.")
-            digest = loaded.manifest.body.body if request.body == "manifest" else share.digests
-        with self._core.database.begin() as tx:
-            page = statements.page_of(tx, digest, request.number)
-        if page is None:
-            raise PeerError("range-outside", "The other node asked for a page that does not exist.")
-        await stream.send(encode(PageOf(data=page[0], last=page[1])), end=True)
 
     # --- start --------------------------------------------------------------------------------------------------------
     async def _begin(self, channel: Channel, stream: Stream, row: Contact, request: Begin) -> None:
@@ -329,20 +230,14 @@ class Serving:
             raise RefusedError("transfer-over", "This transfer is complete.", hint="Receive the share again to have it twice.")
         if offered is None:
             raise RefusedError("grant-unknown", "There is no such offer.", hint="Ask the sender to share it again.")
-        share = self._share(offered.share, offered.version)
-        await self._shares.hashed(share.share, share.version)
-        if not channel.is_open:
-            raise UnavailableError("connection-lost", "The recipient went away while the share was hashed.")
-        share = self._share(offered.share, offered.version)
-        if share.state == "hashing":
-            raise RefusedError("manifest-not-ready", "The sender has not hashed this share yet.", hint="It goes on by itself.")
-        if share.state not in ("available", "retracted") or share.listing != body.listing:
-            raise RefusedError("share-failed", "The sender could not read this share.", hint="Ask the sender to share it again.")
-        grant = self._allowed(row, "start", share.share, share.version, body.transfer)
+        share = self._judging.share(offered.share, offered.version)
+        if share.listing != body.listing:
+            raise RefusedError("share-failed", "The offer is about another listing.", hint="Ask the sender to share it again.")
+        self._answering.known(share)
+        grant = self._judging.allowed(row, "start", share.share, share.version, body.transfer)
         self._start(row, share, grant, accept)
-        loaded = self._catalog.load(share)
-        assert loaded.manifest is not None
-        await stream.send(encode(Started(manifest=loaded.manifest.envelope)), end=True)
+        manifest = self._catalog.load(share).manifest
+        await stream.send(encode(Started(manifest=manifest.envelope if manifest is not None else b"")), end=True)
         self._core.notices.publish("transfer", body.transfer)
 
     def _start(self, row: Contact, share: ShareRow, grant: GrantRow, accept: Signed[Accept]) -> None:
@@ -356,19 +251,18 @@ class Serving:
             object_id=transfer,
             object_digest=accept.id,
             dataset=share.share,
-            who=self.peer_who(row),
+            who=self._judging.peer_who(row),
             counterparty=row.key,
             counterparty_name=row.name,
         )
-        scope = self._shares.scope(share)
-        base = replace(base, study=scope.study, site=scope.site, category=scope.category)
+        base = self._receipts.scoped(base, share)
         reserved = replace(base, event=Event.DOWNLOAD_RESERVED, object_type="grant", object_id=grant.grant, object_digest="")
         if known is not None:
             entries = [replace(base, event=Event.TRANSFER_RESUMED)] + ([reserved] if known.slot == "returned" else [])
             slot = "reserved" if known.slot == "returned" else known.slot
             fresh = replace(known, state="running", reason="", slot=slot)
         else:
-            entries = [base, reserved, replace(base, event=Event.TRANSFER_STARTED, object_digest=share.manifest)]
+            entries = [base, reserved, replace(base, event=Event.TRANSFER_STARTED, object_digest=share.manifest or share.listing)]
             fresh = TransferRow(
                 transfer=transfer,
                 direction="out",
@@ -406,7 +300,7 @@ class Serving:
                 known = transfers.transfer(tx, transfer)
             if known is None or (known.direction, known.state, known.peer) != ("out", "running", key):
                 return None
-            active = self._activate(known, self._share(known.share, known.version))
+            active = self._activate(known, self._judging.share(known.share, known.version))
         return active if active.row.peer == key and not active.stopped else None
 
     # --- bytes --------------------------------------------------------------------------------------------------------
@@ -415,6 +309,7 @@ class Serving:
         if active is None:
             raise RefusedError("transfer-unknown", "This transfer is not running.", hint="Resume it.")
         checked_intervals(request.chunks, active.loaded.line, limit=2 * FETCH_BYTES)
+        digests = self._digests(active, request)
         task = asyncio.current_task()
         assert task is not None
         active.tasks.add(task)
@@ -422,7 +317,7 @@ class Serving:
             active.origin.sources,
             active.loaded.files,
             active.loaded.line,
-            active.loaded.chunk_digests,
+            digests,
             gone=active.gone,
         )
         try:
@@ -490,6 +385,16 @@ class Serving:
             active.tasks.discard(task)
             active.used = asyncio.get_running_loop().time()
 
+    def _digests(self, active: Active, request: Fetch) -> memoryview:
+        """By which what is read is checked. A recipient may know of more chunks than this node, which was restarted meanwhile."""
+        share = self._judging.share(active.row.share, active.row.version)
+        if active.loaded.manifest is None and share.manifest:
+            active.loaded = self._catalog.load(share)
+        known = self._answering.known(share)
+        if not known.hold(request.chunks):
+            raise not_hashed(share)
+        return known.view
+
     def _note(self, active: Active, request: Fetch) -> None:
         """Write down what will be sent, in few rows however often it is asked for."""
         active.noted += len(request.chunks)
@@ -503,7 +408,7 @@ class Serving:
         active.sent_bytes += size
 
     def _permit(self, row: Contact, active: Active) -> None:
-        answer, _ = self._judge(row, "read", active.row.share, active.row.version, active.row.transfer)
+        answer, _ = self._judging.judge(row, "read", active.row.share, active.row.version, active.row.transfer)
         if isinstance(answer, Deny):
             raise _NotPermitted(answer.code, answer.sentence, hint=answer.hint)
 
@@ -515,29 +420,13 @@ class Serving:
         """Files that changed since they were listed: each named once in the trail, or counted where they are many."""
         fresh = list(active.gone.items())[active.told :]
         active.told = len(active.gone)
-        base = replace(self._entry(Event.TRANSFER_SOURCE_CHANGED, active.row), result="error")
+        base = replace(self._receipts.entry(Event.TRANSFER_SOURCE_CHANGED, active.row), result="error")
         entries = [
             replace(base, result_code=reason, new=active.loaded.files[file].path[:1000]) for file, reason in fresh[:_NAMED_MAX]
         ]
         if len(fresh) > _NAMED_MAX:
             entries.append(replace(base, result_code="and-more", details={"files": len(fresh) - _NAMED_MAX}))
         self._core.record(*entries)
-
-    def _entry(self, event: Event, row: TransferRow) -> Entry:
-        """What this node does by itself with an outgoing transfer, under its study, site and category."""
-        scope = self._shares.scope(self._share(row.share, row.version))
-        return Entry(
-            event=event,
-            object_type="transfer",
-            object_id=row.transfer,
-            dataset=row.share,
-            study=scope.study,
-            site=scope.site,
-            category=scope.category,
-            who=self._core.who(actor="program"),
-            counterparty=row.peer,
-            counterparty_name=self._contacts.name(row.peer),
-        )
 
     # --- ending -------------------------------------------------------------------------------------------------------
     async def watch(self) -> None:
@@ -583,20 +472,9 @@ class Serving:
         with self._core.database.begin() as tx:
             found = [row for row in transfers.all_transfers(tx, *where) if row.transfer not in self._active]
         for row in found:
-            code = self._over(row)
+            code = self._judging.over(row)
             if code:
-                self._cut(row, self._catalog.load(self._share(row.share, row.version)), code)
-
-    def _over(self, row: TransferRow) -> str:
-        """Why a transfer can never go on under its grant; empty when it can."""
-        contact = self._contacts.get(row.peer)
-        if contact is None:
-            return ""
-        with self._core.database.begin() as tx:
-            grant = rows.grant(tx, row.grant)
-        request = Request(requester=row.peer, action="read", share=row.share, version=row.version, transfer=row.transfer)
-        answer = decide(request, self._facts(contact, grant, row.transfer), self._core.clock.now())
-        return answer.code if isinstance(answer, Deny) and answer.code in _ENDS else ""
+                self._cut(row, self._catalog.load(self._judging.share(row.share, row.version)), code)
 
     def judge_grant(self, grant: str) -> None:
         """A grant changed: judge its transfers now."""
@@ -649,13 +527,13 @@ class Serving:
             more=count(sent[1000:]),
         )
         entry = replace(
-            self._entry(Event.TRANSFER_CUT, row),
+            self._receipts.entry(Event.TRANSFER_CUT, row),
             object_digest=cut.id,
             result="denied",
             result_code=code,
             details={"files": files, "bytes": size},
         )
-        returned = row.slot == "reserved" and files == 0
+        returned = row.slot == "reserved" and self._books.nothing_whole_sent(row)
         entries = [entry]
         if returned:
             entries.append(
@@ -692,7 +570,7 @@ class Serving:
         now = self._core.clock.now()
         with self._core.database.begin() as tx:
             waiting = [row for row in transfers.of_peer(tx, key) if row.direction == "out" and row.state == "waiting"]
-            granted = [rows.grant(tx, row.grant) for row in waiting]
+            granted = [rows.grant(tx, row.grant, owner=self._core.me) for row in waiting]
         return any(grant is not None and not grant.ended and grant.not_after > now for grant in granted)
 
     def forget_running(self) -> None:

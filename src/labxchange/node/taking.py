@@ -16,6 +16,7 @@ from labxchange.dataset.manifest import Manifest
 from labxchange.errors import IntegrityError, LabxchangeError, PeerError
 from labxchange.identity.card import Card
 from labxchange.identity.statement import B, Signed, parse, peek_kind
+from labxchange.node.books import Books
 from labxchange.node.contacts import Contacts
 from labxchange.node.core import Core
 from labxchange.node.denials import Denials
@@ -41,6 +42,7 @@ class Taking:
         inbox: Inbox,
         receiving: Receiving,
         receipts: Receipts,
+        books: Books,
         *,
         finished: Callable[[str], None],
         settled: Callable[[str], None],
@@ -51,6 +53,7 @@ class Taking:
         self._inbox = inbox
         self._receiving = receiving
         self._receipts = receipts
+        self._books = books
         self._finished = finished
         self._settled = settled
         self._takers: dict[str, Callable[[str, bytes], list[bytes]]] = {
@@ -107,12 +110,12 @@ class Taking:
     def _grant(self, key: str, envelope: bytes) -> list[bytes]:
         signed = self._own(key, envelope, Grant)
         if self._inbox.take_grant(signed):
-            self._receiving.grant_changed(signed.body.grant)
+            self._receiving.grant_changed(signed.body.grant, owner=key)
         return []
 
     def _revocation(self, key: str, envelope: bytes) -> list[bytes]:
         grant = self._inbox.take_revocation(self._own(key, envelope, Revocation))
-        self._receiving.grant_ended(grant, "grant-revoked")
+        self._receiving.grant_ended(grant, "grant-revoked", owner=key)
         return []
 
     def _known(self, statement: str) -> bool:
@@ -132,12 +135,12 @@ class Taking:
         row = self._transfer(key, signed.body.transfer, "out")
         if self._known(signed.id):
             return []
-        entry = self._entry(Event.TRANSFER_PROGRESS, row, signed.id, details={"bytes": signed.body.bytes})
+        details = {"bytes": signed.body.bytes, "reused": signed.body.reused}
+        entry = self._entry(Event.TRANSFER_PROGRESS, row, signed.id, details=details)
         with self._core.act(entry) as tx:
             statements.put(tx, signed, about=row.transfer, now=self._core.clock.now())
-            transfers.put_transfer(
-                tx, replace(row, done_bytes=max(row.done_bytes, signed.body.bytes), done_files=signed.body.files)
-            )
+            told = {"done_bytes": max(row.done_bytes, signed.body.bytes), "done_files": signed.body.files}
+            transfers.put_transfer(tx, replace(row, **told, reused_bytes=signed.body.reused))
         self._core.notices.publish("transfer", row.transfer)
         return []
 
@@ -153,7 +156,7 @@ class Taking:
         entries = [replace(entry, result="denied", result_code=signed.body.code)]
         ends = direction == "out" and row.state in ("running", "waiting", "paused")
         cancelled = signed.body.code == "cancelled"
-        returned = direction == "out" and cancelled and row.slot == "reserved" and self._receipts.nothing_whole_sent(row)
+        returned = direction == "out" and cancelled and row.slot == "reserved" and self._books.nothing_whole_sent(row)
         if returned:
             entries.append(self._receipts.entry(Event.DOWNLOAD_RETURNED, row, object_type="grant", object_id=row.grant))
         with self._core.act(*entries) as tx:
@@ -165,9 +168,9 @@ class Taking:
                 transfers.put_transfer(tx, fresh)
         if direction == "in":
             with self._core.database.begin() as tx:
-                grant = rows.grant(tx, row.grant)
+                grant = rows.grant(tx, row.grant, owner=key)
             if grant is not None and signed.body.code == "grant-expired" and grant.not_after <= signed.body.issued:
-                self._receiving.grant_ended(row.grant, signed.body.code)
+                self._receiving.grant_ended(row.grant, signed.body.code, owner=key)
             else:
                 self._receiving.cut_told(row.transfer)
         else:
@@ -211,9 +214,9 @@ class Taking:
     def _extension(self, key: str, envelope: bytes) -> list[bytes]:
         signed = self._own(key, envelope, ExtensionRequest)
         with self._core.database.begin() as tx:
-            row = rows.grant(tx, signed.body.grant)
-            named = row is not None and key in rows.recipients(tx, row.grant)
-        if row is None or row.owner != self._core.me or not named:
+            row = rows.grant(tx, signed.body.grant, owner=self._core.me)
+            named = row is not None and key in rows.recipients(tx, row)
+        if row is None or not named:
             raise PeerError("grant-unknown", "A request names a grant that is not its issuer's.")
         if self._known(signed.id):
             return []

@@ -27,9 +27,19 @@ class Me(Value, frozen=True, kw_only=True):
     locked: bool
 
 
+class EvidenceInfo(Value, frozen=True, kw_only=True):
+    """Two checkpoints that a contact signed and that contradict each other, as signed notes. ``kind``: diverged, rolled-back, or
+    accepted, when a person went on with the contact: ``first`` is then the last that was seen before, ``second`` empty."""
+
+    kind: Literal["diverged", "rolled-back", "accepted"]
+    utc: int
+    first: str
+    second: str
+
+
 class ContactInfo(Value, frozen=True, kw_only=True):
-    """A contact. ``trail`` says what their audit trail showed. ``waiting`` messages wait here for them; ``offers`` wait at theirs
-    for us until they have verified us: they say how many, and nothing else about them."""
+    """A contact. ``trail`` says what their audit trail showed, ``evidence`` proves it to others. ``waiting`` messages
+    wait here for them; ``offers`` wait at theirs for us until they have verified us: how many, and nothing else about them."""
 
     name: str
     organisation: str
@@ -44,6 +54,7 @@ class ContactInfo(Value, frozen=True, kw_only=True):
     offers: int
     alert: str
     trail: str
+    evidence: tuple[EvidenceInfo, ...]
     added: int
     verified: int
 
@@ -55,6 +66,18 @@ class InvitationMade(Value, frozen=True, kw_only=True):
     id: str
     expires: int
     advice: str
+
+
+class InvitationInfo(Value, frozen=True, kw_only=True):
+    """An invitation made here: for whom (a fingerprint; empty: anybody), who used it, and how often others tried it after."""
+
+    id: str
+    made_for: str
+    state: Literal["open", "used", "expired"]
+    expires: int
+    used_by: str
+    used_by_key: str
+    reused: int
 
 
 class RecipientStatus(Value, frozen=True, kw_only=True):
@@ -119,7 +142,8 @@ class InboxItem(Value, frozen=True, kw_only=True):
 
 
 class TransferInfo(Value, frozen=True, kw_only=True):
-    """A transfer, live. ``rate`` in bytes a second; ``eta`` in seconds, -1 when unknown."""
+    """A transfer, live. ``rate`` in bytes a second; ``eta`` in seconds, -1 when unknown. ``reused_bytes`` of ``done_bytes`` did
+    not travel: they were at the recipient already, in earlier versions."""
 
     transfer: str
     direction: Literal["in", "out"]
@@ -134,6 +158,7 @@ class TransferInfo(Value, frozen=True, kw_only=True):
     bytes: int
     done_files: int
     done_bytes: int
+    reused_bytes: int
     rate: int
     eta: int
     started: int
@@ -153,6 +178,7 @@ class ReceiptInfo(Value, frozen=True, kw_only=True):
     recipient: str
     files: int
     bytes: int
+    reused_bytes: int
     root: str
     finished: int
     receipt: str

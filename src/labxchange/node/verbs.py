@@ -16,6 +16,7 @@ from labxchange.node.values import (
     EntryInfo,
     Exported,
     InboxItem,
+    InvitationInfo,
     InvitationMade,
     Me,
     NodeStatus,
@@ -73,6 +74,14 @@ class Verbs(Protocol):
         """All contacts."""
         ...
 
+    async def contact_show(self, *, contact: str) -> ContactInfo:
+        """One contact, with the evidence that is kept of their audit trail."""
+        ...
+
+    async def contact_invitations(self) -> list[InvitationInfo]:
+        """The invitations that were made here, newest first, and how often each was tried again."""
+        ...
+
     async def contact_verify(self, *, contact: str, words: list[str]) -> ContactInfo:
         """Compare the six words that the contact read out; raises InputError ``words-differ``."""
         ...
@@ -128,16 +137,17 @@ class Verbs(Protocol):
         """Move the end of the grants of a share."""
         ...
 
-    async def request_extension(self, *, share: str, until: int, reason: str = "") -> InboxItem:
-        """Ask the sender of an offered share for more time."""
+    async def request_extension(self, *, share: str, until: int, sender: str = "", reason: str = "") -> InboxItem:
+        """Ask the sender of an offered share for more time; ``sender`` as in ``receive``."""
         ...
 
     async def inbox_list(self) -> list[InboxItem]:
         """What others offer."""
         ...
 
-    async def receive(self, *, share: str, destination: str = "") -> TransferInfo:
-        """Start receiving an offered share, or go on with it; ``destination`` an absolute folder."""
+    async def receive(self, *, share: str, sender: str = "", destination: str = "") -> TransferInfo:
+        """Start receiving an offered share, or go on with it; ``sender`` a contact, where several offer what ``share`` names;
+        ``destination`` an absolute folder."""
         ...
 
     async def transfer_list(self) -> list[TransferInfo]:

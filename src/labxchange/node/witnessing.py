@@ -7,6 +7,7 @@ a person decides; both checkpoints are kept as evidence. The rule itself is ``au
 from __future__ import annotations
 
 import asyncio
+from typing import Literal
 
 from msgspec.structs import replace
 
@@ -32,7 +33,7 @@ from labxchange.node.core import Core
 from labxchange.node.refusals import raise_refused
 from labxchange.settings import ANSWER_S
 from labxchange.store import people
-from labxchange.store.people import Contact, Witnessed
+from labxchange.store.people import Contact, Evidence, Witnessed
 from labxchange.wire.control.messages import (
     AskProof,
     Consistency,
@@ -195,7 +196,7 @@ class Witnessing:
             raise PeerError("proof-stale", "The other node proved growth from a size that was not asked for.")
         diverged = isinstance(judgement, Forked)
         event = Event.TRAIL_DIVERGED if diverged else Event.TRAIL_ROLLED_BACK
-        state = STOPPED[0] if diverged else STOPPED[1]
+        state: Literal["diverged", "rolled-back"] = "diverged" if diverged else "rolled-back"
         alert = (
             "Their audit trail contradicts what this node saw of it before."
             if diverged
@@ -208,14 +209,16 @@ class Witnessing:
             result="denied",
             details={"seen": judgement.seen.checkpoint.size, "shown": checkpoint.size},
         )
+        now = self._core.clock.now()
+        found = Evidence(key=row.key, kind=state, utc_ms=now, first=judgement.seen.note, second=note)
         with self._core.act(entry) as tx:
-            people.put_evidence(tx, key=row.key, kind=state, first=judgement.seen.note, second=note, now=self._core.clock.now())
+            people.put_evidence(tx, found)
             people.put_contact(tx, replace(row, trail=state, alert=alert))
         self._core.notices.publish("contact", row.key)
         raise RefusedError(
             f"trail-{state}",
             "Your audit trail does not extend what was seen of it before; nothing is exchanged until a person here decides.",
-            hint="Tell them what happened; `labxchange contact list` shows it on their side.",
+            hint="Tell them what happened; `labxchange contact show` shows it on their side.",
         )
 
 

@@ -122,9 +122,9 @@ def receive(offer: str | InboxItem, *, folder: str | Path = "") -> Transfer:
         InputError: ``offer-unknown``, ``contact-unverified``, ``already-received``, ``destination-unusable``.
         NodeLocked: unlock the node first.
     """
-    name = offer if isinstance(offer, str) else f"{offer.share}/{offer.version}"
+    name, sender = (offer, "") if isinstance(offer, str) else (f"{offer.share}/{offer.version}", offer.sender_key)
     destination = str(Path(folder).expanduser().absolute()) if folder else ""
-    return Transfer(client(), run(client().call(Verbs.receive, share=name, destination=destination)))
+    return Transfer(client(), run(client().call(Verbs.receive, share=name, sender=sender, destination=destination)))
 
 
 def transfers() -> Listed[Transfer]:

@@ -33,7 +33,8 @@ class Accept(Statement, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Progress(Statement, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The recipient acknowledges what is verified and journalled so far."""
+    """The recipient acknowledges what arrived and is journalled so far; ``reused`` of ``bytes`` were on their disk already, in
+    earlier versions of the share."""
 
     kind = "progress"
 
@@ -41,6 +42,7 @@ class Progress(Statement, frozen=True, kw_only=True, forbid_unknown_fields=True)
     chunks: Count
     files: Count
     bytes: Count
+    reused: Count = 0
 
 
 class Cut(Statement, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -79,7 +81,8 @@ class Path(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class Receipt(Statement, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The recipient's signed word on a transfer. ``delivered``: all bytes are here. ``intact``: they match the manifest."""
+    """The recipient's signed word on a transfer. ``delivered``: all bytes are here. ``intact``: they match the manifest.
+    ``reused`` of ``bytes`` did not travel: they were here already, in earlier versions of the share."""
 
     kind = "receipt"
 
@@ -94,6 +97,7 @@ class Receipt(Statement, frozen=True, kw_only=True, forbid_unknown_fields=True):
     root: MaybeDigest
     counts: Counts
     bytes: Count
+    reused: Count = 0
     started: Count
     finished: Count
     started_local: Text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from msgspec.structs import asdict
 from sqlalchemy import Connection, delete, insert, select
 
 from labxchange.store.rows import Row, read, write
@@ -58,6 +59,11 @@ def invitation(tx: Connection, invitation_id: str) -> InvitationRow | None:
     return found[0] if found else None
 
 
+def all_invitations(tx: Connection) -> list[InvitationRow]:
+    """Those that were made last come first: each is open for the same number of days."""
+    return read(tx, invitations, InvitationRow, order=invitations.c.expires_ms.desc())
+
+
 def put_invitation(tx: Connection, row: InvitationRow) -> None:
     write(tx, invitations, row)
 
@@ -85,13 +91,28 @@ def put_witnessed(tx: Connection, row: Witnessed) -> None:
         tx.execute(delete(witnessed).where(mine, witnessed.c.epoch == epoch, witnessed.c.size == size))
 
 
-def forget_witnessed(tx: Connection, key: str) -> None:
-    """Start anew with a contact's trail, after a person decided to; what contradicts is kept as evidence."""
+def forget_witnessed(tx: Connection, key: str, *, now: int) -> None:
+    """Start anew with a contact's trail, after a person decided to; what was seen last is kept as evidence."""
     for row in witnessed_of(tx, key)[:1]:
-        put_evidence(tx, key=key, kind="accepted", first=row.note, second="", now=0)
+        put_evidence(tx, Evidence(key=key, kind="accepted", utc_ms=now, first=row.note))
     tx.execute(delete(witnessed).where(witnessed.c.key == key))
 
 
-def put_evidence(tx: Connection, *, key: str, kind: str, first: str, second: str, now: int) -> None:
-    """Keep two signed checkpoints that contradict each other."""
-    tx.execute(insert(evidence).values(key=key, kind=kind, utc_ms=now, first=first, second=second))
+class Evidence(Row, frozen=True, kw_only=True):
+    """Two checkpoints that a contact signed and that contradict each other, as notes; the ``second`` is empty where a person
+    decided to start anew after the ``first``."""
+
+    key: str
+    kind: Literal["diverged", "rolled-back", "accepted"]
+    utc_ms: int
+    first: str
+    second: str = ""
+
+
+def evidence_of(tx: Connection, key: str) -> list[Evidence]:
+    """Oldest first."""
+    return read(tx, evidence, Evidence, evidence.c.key == key, order=evidence.c.id)
+
+
+def put_evidence(tx: Connection, row: Evidence) -> None:
+    tx.execute(insert(evidence).values(**asdict(row)))

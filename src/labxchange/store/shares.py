@@ -1,11 +1,14 @@
-"""Share versions and grants, one's own and those of others."""
+"""Share versions and grants, one's own and those of others.
+
+An id is chosen by who shares, so it names a share or a grant only together with its owner: nobody takes an id away from another.
+"""
 
 from __future__ import annotations
 
 from typing import Literal
 
 from msgspec.structs import asdict
-from sqlalchemy import ColumnElement, Connection, func, select
+from sqlalchemy import ColumnElement, Connection, func, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from labxchange.store.rows import Row, read, write
@@ -30,7 +33,8 @@ class ShareRow(Row, frozen=True, kw_only=True):
 
 
 class GrantRow(Row, frozen=True, kw_only=True):
-    """A grant at its newest revision; ``ended`` is 1 once its end was recorded in the trail."""
+    """A grant at its newest revision; ``ended`` is 1 once its end was recorded in the trail, ``restored`` when the node came back
+    from a backup since it was given: then more was perhaps sent under it than this database knows."""
 
     grant: str
     owner: str
@@ -42,10 +46,11 @@ class GrantRow(Row, frozen=True, kw_only=True):
     not_after: int
     ended: int = 0
     asked_until: int = 0
+    restored: int = 0
 
 
-def share(tx: Connection, share_id: str, version: int) -> ShareRow | None:
-    found = read(tx, shares, ShareRow, shares.c.share == share_id, shares.c.version == version)
+def share(tx: Connection, share_id: str, version: int, *, owner: str) -> ShareRow | None:
+    found = read(tx, shares, ShareRow, shares.c.owner == owner, shares.c.share == share_id, shares.c.version == version)
     return found[0] if found else None
 
 
@@ -67,11 +72,6 @@ def newest_version(tx: Connection, share_id: str, owner: str) -> int:
     return int(tx.execute(query).scalar() or 0)
 
 
-def owners(tx: Connection, share_id: str) -> set[str]:
-    """Whose share this is: one key, or nobody's yet."""
-    return set(tx.execute(select(shares.c.owner).where(shares.c.share == share_id).distinct()).scalars())
-
-
 def add_share(tx: Connection, row: ShareRow) -> None:
     """A version that is not there yet; a second one under its number is an error."""
     tx.execute(insert(shares).values(**asdict(row)))
@@ -81,13 +81,13 @@ def put_share(tx: Connection, row: ShareRow) -> None:
     write(tx, shares, row)
 
 
-def grant(tx: Connection, grant_id: str) -> GrantRow | None:
-    found = read(tx, grants, GrantRow, grants.c.grant == grant_id)
+def grant(tx: Connection, grant_id: str, *, owner: str) -> GrantRow | None:
+    found = read(tx, grants, GrantRow, grants.c.owner == owner, grants.c.grant == grant_id)
     return found[0] if found else None
 
 
-def grants_of(tx: Connection, share_id: str, version: int) -> list[GrantRow]:
-    return read(tx, grants, GrantRow, grants.c.share == share_id, grants.c.version == version)
+def grants_of(tx: Connection, share_id: str, version: int, *, owner: str) -> list[GrantRow]:
+    return read(tx, grants, GrantRow, grants.c.owner == owner, grants.c.share == share_id, grants.c.version == version)
 
 
 def grants_owned(tx: Connection, owner: str) -> list[GrantRow]:
@@ -96,8 +96,7 @@ def grants_owned(tx: Connection, owner: str) -> list[GrantRow]:
 
 def grant_offered(tx: Connection, owner: str, offer: str, recipient: str) -> GrantRow | None:
     """The grant of an offer that ``owner`` made to ``recipient``."""
-    named = select(grant_recipients.c.grant).where(grant_recipients.c.recipient == recipient)
-    found = read(tx, grants, GrantRow, grants.c.owner == owner, grants.c.offer == offer, grants.c.grant.in_(named))
+    found = read(tx, grants, GrantRow, grants.c.owner == owner, grants.c.offer == offer, _names(owner, recipient))
     return found[0] if found else None
 
 
@@ -105,19 +104,35 @@ def grants_foreign(tx: Connection, me: str) -> list[GrantRow]:
     return read(tx, grants, GrantRow, grants.c.owner != me)
 
 
-def grants_for(tx: Connection, recipient: str, share_id: str, version: int) -> list[GrantRow]:
-    """The grants of a share version that name ``recipient``."""
-    named = select(grant_recipients.c.grant).where(grant_recipients.c.recipient == recipient)
-    where = (grants.c.share == share_id, grants.c.version == version, grants.c.grant.in_(named))
-    return read(tx, grants, GrantRow, *where)
+def grants_for(tx: Connection, recipient: str, share_id: str, version: int, *, owner: str) -> list[GrantRow]:
+    """The grants of ``owner``'s share version that name ``recipient``."""
+    where = (grants.c.owner == owner, grants.c.share == share_id, grants.c.version == version)
+    return read(tx, grants, GrantRow, *where, _names(owner, recipient))
+
+
+def _names(owner: str, recipient: str) -> ColumnElement[bool]:
+    told = select(grant_recipients.c.grant)
+    return grants.c.grant.in_(told.where(grant_recipients.c.owner == owner, grant_recipients.c.recipient == recipient))
+
+
+def restored_grants(tx: Connection, recipient: str, share_id: str, *, owner: str) -> list[GrantRow]:
+    """The grants of any version of a share that name ``recipient`` and are older than the backup this database comes from."""
+    where = (grants.c.owner == owner, grants.c.share == share_id, grants.c.restored == 1)
+    return read(tx, grants, GrantRow, *where, _names(owner, recipient))
+
+
+def mark_restored(tx: Connection) -> None:
+    """This database comes from a backup."""
+    tx.execute(update(grants).values(restored=1))
 
 
 def put_grant(tx: Connection, row: GrantRow, recipients: list[str]) -> None:
     write(tx, grants, row)
-    rows = [{"grant": row.grant, "recipient": recipient} for recipient in recipients]
+    rows = [{"owner": row.owner, "grant": row.grant, "recipient": recipient} for recipient in recipients]
     if rows:
         tx.execute(insert(grant_recipients).on_conflict_do_nothing(), rows)
 
 
-def recipients(tx: Connection, grant_id: str) -> list[str]:
-    return list(tx.execute(select(grant_recipients.c.recipient).where(grant_recipients.c.grant == grant_id)).scalars())
+def recipients(tx: Connection, row: GrantRow) -> list[str]:
+    of_it = (grant_recipients.c.owner == row.owner, grant_recipients.c.grant == row.grant)
+    return list(tx.execute(select(grant_recipients.c.recipient).where(*of_it)).scalars())

@@ -146,9 +146,9 @@ bodies = Table(
 shares = Table(
     "shares",
     metadata,
+    Column("owner", String, nullable=False),
     Column("share", String, nullable=False),
     Column("version", Integer, nullable=False),
-    Column("owner", String, nullable=False),
     Column("state", String, nullable=False),
     Column("title", String, nullable=False),
     Column("statement", String, nullable=False),
@@ -157,13 +157,13 @@ shares = Table(
     Column("digests", String, nullable=False),
     Column("source", LargeBinary, nullable=False),
     Column("stored_ms", Integer, nullable=False),
-    PrimaryKeyConstraint("share", "version"),
+    PrimaryKeyConstraint("owner", "share", "version"),
 )
 grants = Table(
     "grants",
     metadata,
-    Column("grant", String, primary_key=True),
     Column("owner", String, nullable=False),
+    Column("grant", String, nullable=False),
     Column("share", String, nullable=False),
     Column("version", Integer, nullable=False),
     Column("statement", String, nullable=False),
@@ -172,14 +172,17 @@ grants = Table(
     Column("not_after", Integer, nullable=False),
     Column("ended", Integer, nullable=False),
     Column("asked_until", Integer, nullable=False),
+    Column("restored", Integer, nullable=False, server_default="0"),
+    PrimaryKeyConstraint("owner", "grant"),
 )
-Index("grants_share", grants.c.share, grants.c.version)
+Index("grants_share", grants.c.owner, grants.c.share, grants.c.version)
 grant_recipients = Table(
     "grant_recipients",
     metadata,
+    Column("owner", String, nullable=False),
     Column("grant", String, nullable=False),
     Column("recipient", String, nullable=False),
-    PrimaryKeyConstraint("grant", "recipient"),
+    PrimaryKeyConstraint("owner", "grant", "recipient"),
 )
 
 # --- transfers -------------------------------------------------------------------------------------------------------
@@ -200,6 +203,7 @@ transfers = Table(
     Column("finished_ms", Integer, nullable=False),
     Column("done_bytes", Integer, nullable=False),
     Column("done_files", Integer, nullable=False),
+    Column("reused_bytes", Integer, nullable=False, server_default="0"),
     Column("report", LargeBinary, nullable=False),
 )
 Index("transfers_grant", transfers.c.grant, transfers.c.peer)

@@ -17,7 +17,8 @@ _ORDER: ColumnElement[int] = literal_column("transfers.rowid")
 
 
 class TransferRow(Row, frozen=True, kw_only=True):
-    """A transfer; ``slot`` (outgoing) is reserved, used or returned; ``report`` the encoded verification report."""
+    """A transfer; ``slot`` (outgoing) is reserved, used or returned; ``reused_bytes`` of ``done_bytes`` were on the recipient's
+    disk already; ``report`` is the encoded verification report."""
 
     transfer: str
     direction: Literal["in", "out"]
@@ -33,7 +34,12 @@ class TransferRow(Row, frozen=True, kw_only=True):
     finished_ms: int = 0
     done_bytes: int = 0
     done_files: int = 0
+    reused_bytes: int = 0
     report: bytes = b""
+
+    def owner(self, me: str) -> str:
+        """Whose share it is of: the peer's, or that of this node's own key ``me``."""
+        return self.peer if self.direction == "in" else me
 
 
 def transfer(tx: Connection, transfer_id: str) -> TransferRow | None:
@@ -49,8 +55,19 @@ def incoming(tx: Connection) -> list[TransferRow]:
     return all_transfers(tx, transfers.c.direction == "in")
 
 
-def of_grant(tx: Connection, grant_id: str) -> list[TransferRow]:
-    return all_transfers(tx, transfers.c.grant == grant_id)
+def incoming_of(tx: Connection, grant_id: str, *, owner: str) -> list[TransferRow]:
+    """What came, or comes, under a grant that ``owner`` gave."""
+    return all_transfers(tx, transfers.c.direction == "in", transfers.c.peer == owner, transfers.c.grant == grant_id)
+
+
+def outgoing_of(tx: Connection, grant_id: str) -> list[TransferRow]:
+    """What went, or goes, out under one's own grant."""
+    return all_transfers(tx, transfers.c.direction == "out", transfers.c.grant == grant_id)
+
+
+def of_share(tx: Connection, share: str, peer: str) -> list[TransferRow]:
+    """Transfers of any version of a share, from or to ``peer``."""
+    return all_transfers(tx, transfers.c.share == share, transfers.c.peer == peer)
 
 
 def of_peer(tx: Connection, peer: str) -> list[TransferRow]:

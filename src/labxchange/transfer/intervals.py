@@ -37,3 +37,19 @@ def of_numbers(numbers: Iterable[int]) -> list[Interval]:
 
 def count(intervals: Iterable[Interval]) -> int:
     return sum(last - first + 1 for first, last in intervals)
+
+
+def without(intervals: Iterable[Interval], taken: Iterable[Interval]) -> list[Interval]:
+    """What is in ``intervals`` (in order, apart) and not in ``taken``."""
+    out: list[Interval] = []
+    gone = sorted(taken)
+    for first, last in intervals:
+        for begin, end in gone:
+            if end < first or begin > last:
+                continue
+            if begin > first:
+                out.append((first, begin - 1))
+            first = end + 1
+        if first <= last:
+            out.append((first, last))
+    return out

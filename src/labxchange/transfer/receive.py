@@ -1,10 +1,13 @@
-"""The receiving side: fetches chunks into quarantine, journals them, verifies files and releases them.
+"""The receiving side: gets chunks into quarantine, journals them, verifies files and releases them.
 
-Life of a chunk: asked for -> written and its digest compared, by whatever fetches it (``Fetching``) -> flushed -> journal row
-committed: only then is it verified, and never comes again. Life of a file: all chunks verified -> SHA-256 compared with
-the manifest -> entry in the trail -> renamed to its name -> journal. Small files go through in batches. Rules: at most 64 MiB are
-asked for and not written; a chunk that is wrong three times names its file. The journal, the trail and who may receive are the
-node's; how bytes come is left to ``streams``.
+Life of a chunk: its digest is known -> copied from an earlier version, or asked for -> written and its digest compared, by what
+brings it (``Reuse``, ``Fetching``) -> flushed -> journal row committed: only then has it arrived, and never comes again. Life of
+a file: all chunks arrived and the manifest there -> SHA-256 compared with it -> entry in the trail -> renamed -> journal.
+
+While the sender hashes, digests are announced ahead of the manifest and chunks arrive by them; nothing is released before
+``settle``. A file whose SHA-256 is not the manifest's is looked through, and chunks that are not the manifest's come again, for
+they may have been announced otherwise. Small files go through in batches. Rules: at most 64 MiB are asked for and not written; a
+chunk that is wrong three times names its file. The journal, the trail and who may receive are the node's.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from hashlib import sha256
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,25 +23,29 @@ from numpy.typing import NDArray
 
 from labxchange.dataset.check import Finding, FindingKind
 from labxchange.dataset.listing import Line, ListedFile
-from labxchange.dataset.manifest import FileDigests
+from labxchange.dataset.manifest import DIGEST_BYTES, FileDigests
 from labxchange.errors import LabxchangeError
 from labxchange.files.quarantine import Outcome, Quarantine, Release
 from labxchange.settings import (
     BATCH_BYTES,
     BATCH_FILES,
-    FETCH_BYTES,
     JOURNAL_BYTES,
     JOURNAL_SECONDS,
     JOURNAL_SMALL_SECONDS,
 )
+from labxchange.transfer.checking import digest_of_record, release_of, wrong_chunks
+from labxchange.transfer.digests import ChunkDigests
 from labxchange.transfer.intervals import Interval, of_mask, of_numbers
-from labxchange.transfer.streams import Ended, Fetching, expected, write_part
+from labxchange.transfer.reuse import Reuse
+from labxchange.transfer.streams import Ended, Fetching
+from labxchange.transfer.wanted import Wanted
 from labxchange.wire.control.messages import Gone
 
 _ATTEMPTS = 3
 _FEW = 16
-_MAX_INTERVALS = 4096
 _READ_BYTES = 1 << 20
+_RECORDS_MAX = 100_000
+"""SHA-256 of small files kept until their release; those of more are read back."""
 
 
 class Journal(Protocol):
@@ -49,20 +56,25 @@ class Journal(Protocol):
         *,
         arrived: list[Interval],
         done_bytes: int,
+        reused_bytes: int,
         releasing: Sequence[Release],
         released: list[Interval],
         done_files: int,
     ) -> None:
-        """These chunks are verified and on the disk; these files matched and are about to get their names; those are in place."""
+        """These chunks arrived and are on the disk; these files matched and are about to get their names; those are in place."""
+
+    def drop(self, chunks: list[Interval], *, done_bytes: int, reused_bytes: int) -> None:
+        """These chunks are not what the manifest says, and come again."""
 
 
 class Download:
     """One transfer into one quarantine; what it did not finish is for the next one, from the journal.
 
     Args:
-        chunk_digests: 32 bytes for each chunk, checked against the manifest.
-        digests: the manifest's digests, or reasons for files left out.
-        arrived, released: what the journal holds already.
+        digests: the chunk digests as far as they are known; all of them where ``manifest`` is given.
+        manifest: the manifest's digests, or reasons for files left out; None while the sender hashes.
+        arrived, released, reused_bytes: what the journal holds already.
+        reuse: earlier versions on this disk.
     """
 
     def __init__(
@@ -71,24 +83,29 @@ class Download:
         *,
         files: Sequence[ListedFile],
         line: Line,
-        chunk_digests: bytes,
-        digests: Sequence[FileDigests],
+        digests: ChunkDigests,
+        manifest: Sequence[FileDigests] | None,
         quarantine: Quarantine,
         journal: Journal,
         arrived: Sequence[Interval],
         released: Sequence[Interval],
+        reused_bytes: int = 0,
+        reuse: Reuse | None = None,
         on_progress: Callable[[], None],
     ) -> None:
         self.transfer = transfer
         self.files = files
         self.line = line
+        self.digests = digests
         self.findings: dict[int, Finding] = {}
         self.unplaced: set[int] = set()
         """Files that are right and have no name, because it is taken or refused here; their parts are worth keeping."""
-        self._chunk_digests = memoryview(chunk_digests)
-        self._digests = digests
+        self.mended = 0
+        """Files of which chunks came again, because they were announced otherwise than the manifest says."""
+        self._manifest: Sequence[FileDigests] = ()
         self._quarantine = quarantine
         self._journal = journal
+        self._reuse = reuse
         self._on_progress = on_progress
         self._here = np.zeros(line.chunks, np.bool_)
         self._released = np.zeros(len(files), np.bool_)
@@ -96,6 +113,10 @@ class Download:
             self._here[first : last + 1] = True
         for first, last in released:
             self._released[first : last + 1] = True
+        self._got = self._here.copy()
+        """Written, and perhaps not journalled yet."""
+        self._wanted = Wanted(line, digests=digests, written=self._got, reuse=reuse)
+        self._reused = np.zeros(line.chunks, np.bool_)
         self._missing = np.diff(line.first_chunk).astype(np.int64)
         if line.chunks:
             held = np.concatenate(([0], np.cumsum(self._here)))
@@ -106,16 +127,15 @@ class Download:
         self._fresh_bytes = 0
         self._ready: deque[int] = deque()
         self._unrecorded: list[int] = []
-        self._work: deque[list[Interval]] = deque()
-        self._commit = asyncio.Lock()
         self._full = asyncio.Event()
+        self._commit = asyncio.Lock()
         self.received_bytes = 0
+        self.reused_bytes = reused_bytes
         self.done_bytes = self._bytes_of(self._here)
         self.done_files = int(self._released.sum())
-        for file, item in enumerate(digests):
-            if isinstance(item, str):
-                self._leave_out(file, item, f"The sender left this file out of the manifest: {item}.")
         self._ready.extend(int(file) for file in np.flatnonzero((self._missing == 0) & ~self._released))
+        if manifest is not None:
+            self.settle(manifest)
 
     def _bytes_of(self, mask: NDArray[np.bool_]) -> int:
         total = 0
@@ -127,10 +147,10 @@ class Download:
     @property
     def complete(self) -> bool:
         """Every file is released or named in ``findings``."""
-        return self.done_files + len(self.findings) >= len(self.files)
+        return self._wanted.settled and self.done_files + len(self.findings) >= len(self.files)
 
     def lasting(self) -> tuple[list[Interval], int]:
-        """Verified chunks, and their bytes, of files that are in place or whose parts are worth keeping: what is left of a
+        """Arrived chunks, and their bytes, of files that are in place or whose parts are worth keeping: what is left of a
         download that ended with findings."""
         mask = self._here.copy()
         for file in self.findings.keys() - self.unplaced:
@@ -138,51 +158,36 @@ class Download:
             mask[chunks.start : chunks.stop] = False
         return of_mask(mask), self._bytes_of(mask)
 
-    # --- what to ask for ----------------------------------------------------------------------------------------------
-    def _plan(self) -> None:
-        """Cut what is missing into requests."""
-        self._work.clear()
-        wanted = ~self._here
-        for file in self.findings:
-            chunks = self.line.chunks_of(file)
-            wanted[chunks.start : chunks.stop] = False
-        request: list[Interval] = []
-        size = 0
-        for first, last in of_mask(wanted):
-            start = first
-            while start <= last:
-                begin = self.line.chunk_at(start)
-                room = max(FETCH_BYTES - size, 1)
-                end = min(last, self.line.chunk_of(min(begin.offset + room, self.line.bytes) - 1))
-                if (
-                    end < last
-                    and end > start
-                    and self.line.chunk_at(end).offset + self.line.chunk_at(end).length > begin.offset + room
-                ):
-                    end -= 1
-                stop = self.line.chunk_at(end)
-                request.append((start, end))
-                size += stop.offset + stop.length - begin.offset
-                start = end + 1
-                if size >= FETCH_BYTES or len(request) >= _MAX_INTERVALS:
-                    self._work.append(request)
-                    request, size = [], 0
-        if request:
-            self._work.append(request)
+    # --- what is known ------------------------------------------------------------------------------------------------
+    def announce(self, first: int, chunk_digests: bytes) -> None:
+        """The sender hashed this far: chunks from ``first`` on may be fetched by these digests."""
+        self.digests.put(first, chunk_digests)
+        self._wanted.open(first, first + len(chunk_digests) // DIGEST_BYTES)
+
+    def settle(self, manifest: Sequence[FileDigests], chunk_digests: bytes = b"") -> None:
+        """The manifest is there, with the chunk digests where they are not known yet: files may be released from now on."""
+        if chunk_digests:
+            self.digests.settle(chunk_digests)
+        self._manifest = manifest
+        self._wanted.settled = True
+        for file, item in enumerate(manifest):
+            if isinstance(item, str):
+                text = f"The sender left this file out of the manifest: {item}."
+                self._give_up(file, FindingKind.MISSING, text, got=item)
+        self._wanted.open(0, self.line.chunks)
+        self._full.set()
 
     # --- running ------------------------------------------------------------------------------------------------------
     async def run(self, fetching: Fetching) -> None:
-        """Fetch until everything is released or named; cancel it to pause.
+        """Get everything until it is released or named; cancel it to pause.
 
         Raises:
             LabxchangeError: what the fetching raises; UnavailableError when the disk here is full.
         """
-        self._fresh.clear()
-        self._fresh_bytes = 0
         try:
             await self._commit_fresh(everything=True)
             while not self.complete:
-                self._plan()
+                self._wanted.anew()
                 await self._fetch_all(fetching)
                 await self._commit_fresh(everything=True)
         finally:
@@ -195,8 +200,10 @@ class Download:
                 fetching.close()
 
     async def _fetch_all(self, fetching: Fetching) -> None:
-        fetchers = [asyncio.ensure_future(self._fetcher(fetching)) for _ in range(min(fetching.parallel, len(self._work)))]
-        everything = asyncio.gather(*fetchers)
+        workers = [asyncio.ensure_future(self._fetcher(fetching)) for _ in range(fetching.parallel)]
+        if self._reuse is not None:
+            workers.append(asyncio.ensure_future(self._copier(self._reuse)))
+        everything = asyncio.gather(*workers)
         over = asyncio.Event()
         committer = asyncio.ensure_future(self._commit_often(over))
         try:
@@ -204,16 +211,27 @@ class Download:
             if not committer.done():
                 await everything
         finally:
-            for task in fetchers:
+            for task in workers:
                 task.cancel()
-            await asyncio.gather(everything, *fetchers, return_exceptions=True)
+            await asyncio.gather(everything, *workers, return_exceptions=True)
             over.set()
             self._full.set()
             await _to_its_end(committer)
 
     async def _fetcher(self, fetching: Fetching) -> None:
-        while self._work:
-            await fetching.fetch(self._work.popleft(), self)
+        while asked := await self._wanted.next(self._wanted.requests):
+            await fetching.fetch(asked, self)
+            self._wanted.over(asked)
+
+    async def _copier(self, reuse: Reuse) -> None:
+        while asked := await self._wanted.next(self._wanted.copies):
+            copying = asyncio.to_thread(reuse.copy, asked, line=self.line, digests=self.digests, quarantine=self._quarantine)
+            await _to_its_end(task := asyncio.ensure_future(copying))  # its thread writes on, whoever waits
+            self._take(ended := task.result())
+            for item in ended:
+                self._reused[item.chunk] = True
+                self.reused_bytes += item.length
+            self._wanted.over(asked)
 
     async def _commit_often(self, over: asyncio.Event) -> None:
         """Commit each half second or 64 MiB, many small files each 2 s or 2,000; ends by itself, never within a commit."""
@@ -231,14 +249,20 @@ class Download:
             await self._commit_fresh()
 
     def done(self, ended: Sequence[Ended]) -> None:
-        """``Sink``: chunks that were written."""
+        """``Sink``: chunks that came."""
+        self.received_bytes += sum(item.length for item in ended)
+        self._take(ended)
+
+    def _take(self, ended: Sequence[Ended]) -> None:
         for chunk, length, wrong, record in ended:
-            self.received_bytes += length
+            if self._got[chunk]:
+                continue
             if wrong:
                 self._wrong(chunk, wrong)
                 continue
-            if record:
+            if record and (self._wanted.settled or len(self._record) < _RECORDS_MAX):
                 self._record[self.line.chunk_at(chunk).file] = record
+            self._got[chunk] = True
             self._fresh.append(chunk)
             self._fresh_bytes += length
         if self._fresh_bytes >= JOURNAL_BYTES or len(self._fresh) >= BATCH_FILES:
@@ -248,25 +272,21 @@ class Download:
         place = self.line.chunk_at(chunk)
         self._attempts[chunk] = self._attempts.get(chunk, 0) + 1
         if self._attempts[chunk] < _ATTEMPTS:
-            self._work.append([(chunk, chunk)])
             return
-        self.findings[place.file] = Finding(
-            path=self.files[place.file].path,
-            kind=FindingKind.DIFFER,
-            offset=place.file_offset,
-            expected=expected(self._chunk_digests, chunk).hex(),
-            got=got,
-            text=f"The sender's bytes from {place.file_offset} on are not those of the manifest.",
-        )
+        text = f"The sender's bytes from {place.file_offset} on are not those of the manifest."
+        expected = self.digests.of(chunk).hex()
+        self._give_up(place.file, FindingKind.DIFFER, text, offset=place.file_offset, expected=expected, got=got)
 
     def gone(self, files: Sequence[Gone]) -> None:
         """``Sink``: files that cannot be sent."""
         for gone in files:
             if gone.file not in self.findings:
-                self._leave_out(gone.file, gone.reason, f"The sender could not send this file as it was listed: {gone.reason}.")
+                text = f"The sender could not send this file as it was listed: {gone.reason}."
+                self._give_up(gone.file, FindingKind.MISSING, text, got=gone.reason)
 
-    def _leave_out(self, file: int, reason: str, text: str) -> None:
-        self.findings[file] = Finding(path=self.files[file].path, kind=FindingKind.MISSING, got=reason, text=text)
+    def _give_up(self, file: int, kind: FindingKind, text: str, **where: Any) -> None:
+        self.findings[file] = Finding(path=self.files[file].path, kind=kind, text=text, **where)
+        self._wanted.give_up(self.line.chunks_of(file))
 
     # --- journal and release ------------------------------------------------------------------------------------------
     async def _commit_fresh(self, *, everything: bool = False) -> None:
@@ -296,6 +316,7 @@ class Download:
         self._journal.commit(
             arrived=of_numbers(chunks),
             done_bytes=self.done_bytes + size,
+            reused_bytes=self.reused_bytes,
             releasing=releases,
             released=of_numbers(released),
             done_files=self.done_files,
@@ -305,8 +326,8 @@ class Download:
         self._on_progress()
 
     async def _next_batch(self, *, everything: bool) -> list[Release]:
-        """Complete files whose SHA-256 matches, as many as go together; none while too few are ready."""
-        while self._ready:
+        """Complete files whose SHA-256 matches, as many as go together; none while too few are ready, or before the manifest."""
+        while self._ready and self._wanted.settled:
             batch: list[int] = []
             size = 0
             while self._ready and len(batch) < BATCH_FILES and size < BATCH_BYTES:
@@ -318,7 +339,7 @@ class Download:
             if not everything and not full:
                 self._ready.extendleft(reversed(batch))
                 return []
-            if matched := [self._release_of(file) for file in batch if await self._matches(file)]:
+            if matched := [release_of(self.files, file) for file in batch if await self._matches(file)]:
                 return matched
         return []
 
@@ -331,9 +352,7 @@ class Download:
             elif not outcome.done:
                 if outcome.outcome in (Outcome.ALREADY_THERE, Outcome.NAME_REFUSED):
                     self.unplaced.add(outcome.file)
-                self.findings[outcome.file] = Finding(
-                    path=self.files[outcome.file].path, kind=FindingKind.ERROR, text=outcome.text or str(outcome.outcome)
-                )
+                self._give_up(outcome.file, FindingKind.ERROR, outcome.text or str(outcome.outcome))
         self._unrecorded += done
         self._released[done] = True
         self.done_files += len(done)
@@ -341,45 +360,47 @@ class Download:
 
     async def _is_there(self, release: Release) -> bool:
         """The file that has the name is the one of the manifest, from an earlier transfer: it counts as released."""
-        digest = self._digests[release.file]
+        digest = self._manifest[release.file]
         assert not isinstance(digest, str)
         return await asyncio.to_thread(self._quarantine.take_for_released, release, digest[0])
 
     async def _matches(self, file: int) -> bool:
         """The digest of record of a complete file; a file of several chunks is read back from the disk."""
-        expected = self._digests[file]
+        expected, item = self._manifest[file], release_of(self.files, file)
         assert not isinstance(expected, str)
-        got = self._record.pop(file, b"") or await asyncio.to_thread(self._read_back, file)
+        got = self._record.pop(file, b"") or await asyncio.to_thread(digest_of_record, self._quarantine, item)
         if got == expected[0]:
             return True
-        self.findings[file] = Finding(
-            path=self.files[file].path,
-            kind=FindingKind.DIFFER,
-            expected=expected[0].hex(),
-            got=got.hex(),
-            text="The SHA-256 of the file is not the one of the manifest.",
-        )
+        look = partial(wrong_chunks, self._quarantine, item, line=self.line, digests=self.digests)
+        if wrong := await asyncio.to_thread(look):
+            self._get_again(file, wrong)
+            return False
+        text = "The SHA-256 of the file is not the one of the manifest."
+        self._give_up(file, FindingKind.DIFFER, text, expected=expected[0].hex(), got=got.hex())
         return False
 
-    def _read_back(self, file: int) -> bytes:
-        """From the part, or from the file in place where a crash came between its release and the journal."""
-        item, digest = self._release_of(file), sha256()
-        if not item.size and not self.files[file].is_folder and not self._quarantine.in_place(item):
-            write_part(self._quarantine, file, 0, b"")
-        for view in self._quarantine.contents(item, memoryview(bytearray(min(_READ_BYTES, max(item.size, 1))))):
-            digest.update(view)
-        return digest.digest()
-
-    def _release_of(self, file: int) -> Release:
-        listed = self.files[file]
-        return Release(file, listed.path, listed.size, listed.mtime_ms)
+    def _get_again(self, file: int, wrong: dict[int, str]) -> None:
+        """Chunks arrived by digests that the manifest does not have."""
+        chunks = sorted(wrong)
+        lengths = {chunk: self.line.chunk_at(chunk).length for chunk in chunks}
+        reused = sum(lengths[chunk] for chunk in chunks if self._reused[chunk])
+        size = sum(lengths.values())
+        self._journal.drop(of_numbers(chunks), done_bytes=self.done_bytes - size, reused_bytes=self.reused_bytes - reused)
+        self.done_bytes -= size
+        self.reused_bytes -= reused
+        self._here[chunks] = self._reused[chunks] = False
+        self._missing[file] += len(chunks)
+        self.mended += 1
+        for chunk, got in wrong.items():
+            self._wrong(chunk, got)
+        self._wanted.lost(chunks)
 
 
 async def _first(*tasks: asyncio.Future[Any]) -> None:
     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
 
 
-async def _to_its_end(task: asyncio.Future[None]) -> None:
+async def _to_its_end(task: asyncio.Future[Any]) -> None:
     """Wait for work that must not stop in the middle; a cancellation meanwhile takes effect afterwards."""
     cancelled = False
     while not task.done():

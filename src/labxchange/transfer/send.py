@@ -36,7 +36,7 @@ class Source:
     all sources of one transfer."""
 
     def __init__(
-        self, sources: Sources, files: Sequence[ListedFile], line: Line, digests: bytes, *, gone: dict[int, str]
+        self, sources: Sources, files: Sequence[ListedFile], line: Line, digests: bytes | memoryview, *, gone: dict[int, str]
     ) -> None:
         self.files = files
         self.line = line

@@ -21,12 +21,12 @@ from labxchange.errors import InputError, PeerError, RefusedError
 from labxchange.files.quarantine import Quarantine
 from labxchange.net.channel import Channel, Stream
 from labxchange.settings import FETCH_PARALLEL
+from labxchange.transfer.digests import ChunkDigests
 from labxchange.transfer.intervals import Interval
 from labxchange.wire.control.messages import GONE_MAX, Fetch, Fetched, Gone, Piece, Pieces, Refused, decode_answer, encode
 
 _STALL_S = 60.0
 _STALL_BYTES = 4096
-DIGEST_BYTES = 32
 
 
 class Ended(NamedTuple):
@@ -40,7 +40,7 @@ class Ended(NamedTuple):
 
 
 class Sink(Protocol):
-    """Who asked: told of what came."""
+    """Who asked: told of what came. What of a request was told neither way is asked for again."""
 
     def done(self, ended: Sequence[Ended]) -> None:
         """These chunks are written, not flushed."""
@@ -72,7 +72,7 @@ class Streams:
     """``Fetching`` over one connection.
 
     Args:
-        chunk_digests: 32 bytes for each chunk; those of chunks that are asked for must be there.
+        digests: those of chunks that are asked for must be known.
         refused: turns a Refused message into the error to raise.
     """
 
@@ -82,7 +82,7 @@ class Streams:
         channel: Channel,
         *,
         line: Line,
-        chunk_digests: bytes | bytearray | memoryview,
+        digests: ChunkDigests,
         quarantine: Quarantine,
         refused: Callable[[bytes, Channel], RefusedError],
     ) -> None:
@@ -90,7 +90,7 @@ class Streams:
         self._transfer = transfer
         self._channel = channel
         self._line = line
-        self._chunk_digests = memoryview(chunk_digests)
+        self._digests = digests
         self._quarantine = quarantine
         self._refused = refused
         # One thread: several would only pass the interpreter's lock to and fro.
@@ -136,7 +136,7 @@ class Streams:
             coming.add(piece.data)
             if coming.position == place.length:
                 got = coming.end()
-                wrong = "" if got == expected(self._chunk_digests, piece.chunk) else got.hex()
+                wrong = "" if got == self._digests.of(piece.chunk) else got.hex()
                 is_whole = not wrong and len(piece.data) == int(self._line.size[place.file])
                 done.append(Ended(piece.chunk, place.length, wrong, sha256(piece.data).digest() if is_whole else b""))
         return done
@@ -203,12 +203,7 @@ class _Watch:
             raise PeerError("peer-stalled", "The other node stopped sending.", hint="It is tried again later.") from None
 
 
-def expected(chunk_digests: memoryview, chunk: int) -> bytes:
-    """The digest that a chunk must have."""
-    return bytes(chunk_digests[chunk * DIGEST_BYTES : (chunk + 1) * DIGEST_BYTES])
-
-
-def write_part(quarantine: Quarantine, file: int, offset: int, data: bytes) -> None:
+def write_part(quarantine: Quarantine, file: int, offset: int, data: bytes | memoryview) -> None:
     """Put bytes into a part; a rule of this machine that forbids it is not the sender's word."""
     try:
         quarantine.write(file, offset, data)

@@ -33,7 +33,7 @@ COMMANDS = dict(_commands(_ROOT, "labxchange"))
 
 EXPECTED = """
 key create|show|backup|restore
-contact invite|accept|verify|list|block|unblock|accept-trail
+contact invite|accept|verify|list|show|invitations|block|unblock|accept-trail
 dataset show|verify
 share create|status|revoke|extend|request-extension
 transfer list|pause|resume|cancel|report

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from labxchange.cli import screen
@@ -26,11 +27,14 @@ REPORT = Report(
     checks_not_run=(NotRun("times", "they are no part of it"),),
 )
 
+EVIDENCE = values.EvidenceInfo(kind="diverged", utc=1, first=HOSTILE, second="note\n\n— key sig\n")
 PERSON = sample(values.RecipientStatus, name=HOSTILE, state=HOSTILE, asked_until=1, asked_reason=HOSTILE)
 VALUES: dict[str, tuple[list[str], Any]] = {
     "key_show": (["key", "show"], sample(values.Me, name=HOSTILE, words=(HOSTILE,))),
     "contact_list": (["contact", "list"], [sample(values.ContactInfo, name=HOSTILE, organisation=HOSTILE, alert=HOSTILE)]),
     "contact_block": (["contact", "block", "x"], sample(values.ContactInfo, name=HOSTILE, role=HOSTILE, trail=HOSTILE)),
+    "contact_show": (["contact", "show", "x"], sample(values.ContactInfo, name=HOSTILE, evidence=(EVIDENCE,))),
+    "contact_invitations": (["contact", "invitations"], [sample(values.InvitationInfo, used_by=HOSTILE, reused=2)]),
     "share_list": (["share", "status"], [sample(values.ShareInfo, title=HOSTILE, recipients=(PERSON,))]),
     "share_status": (["share", "status", "x"], sample(values.ShareInfo, skipped=((HOSTILE, HOSTILE),), recipients=(PERSON,))),
     "request_extension": (["share", "request-extension", "x", "--until", "3d"], sample(values.InboxItem, sender=HOSTILE)),
@@ -69,6 +73,34 @@ def test_a_report_names_every_check_and_every_finding(capsys: pytest.CaptureFixt
     assert "first at byte 1,048,576" in shown
     assert "Expected aa, got bb." in shown
     assert "more findings" in shown
+
+
+def test_what_is_kept_of_a_contacts_trail(capsys: pytest.CaptureFixture[str], node: FakeNode) -> None:
+    accepted = values.EvidenceInfo(kind="accepted", utc=2, first="old\n", second="")
+    kept = (msgspec.structs.replace(EVIDENCE, first="first\n"), accepted)
+    node.answers["contact_show"] = sample(values.ContactInfo, name="Ben", evidence=kept)
+    assert main(["contact", "show", "Ben"]) == 0
+    shown = capsys.readouterr().out
+    assert "evidence" in shown
+    assert "2 records kept" in shown
+    assert "told two histories\n\n--- seen before\nfirst\n\n--- shown then\nnote\n\n— key sig\n" in shown
+    assert "you went on with them" in shown
+    assert shown.endswith("--- seen before\nold\n")
+    assert node.asked("contact_show") == [{"contact": "Ben"}]
+
+
+def test_invitations_say_when_they_were_tried_again(capsys: pytest.CaptureFixture[str], node: FakeNode) -> None:
+    used = sample(values.InvitationInfo, id="ab" * 16, state="used", used_by="Ben", reused=1)
+    node.answers["contact_invitations"] = [used, sample(values.InvitationInfo, id="cd" * 16, state="open", made_for="AB12")]
+    assert main(["contact", "invitations"]) == 0
+    first, second = capsys.readouterr().out.splitlines()[1:]
+    assert "anybody" in first
+    assert "tried again 1 time by other keys" in first
+    assert "AB12" in second
+    assert "tried again" not in second
+    node.answers["contact_invitations"] = []
+    assert main(["contact", "invitations"]) == 0
+    assert "`labxchange contact invite`" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

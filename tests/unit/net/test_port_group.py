@@ -94,6 +94,22 @@ def test_a_second_node_of_the_same_user_is_told_that_the_port_is_taken(opened: O
             assert caught.value.code == "port-unavailable"
 
 
+@steered
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_another_user_cannot_join(opened: Open, host: str) -> None:
+    port = opened("", 0)[0].port
+    os.seteuid(65_534)
+    try:
+        stranger = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    finally:
+        os.seteuid(0)
+    with stranger:
+        stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        with pytest.raises(OSError, match="in use"):
+            stranger.bind((host, port))
+
+
 def test_the_portable_way_has_a_port_for_each_worker(opened: Open) -> None:
     group = opened("127.0.0.1", 0, steered=False)
     assert [slot.port - group[0].port for slot in group] == [0, 1, 2, 3]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 
 from labxchange.errors import InputError
 from labxchange.identity.sealing import Argon
+from labxchange.net.endpoint import Endpoint
+from labxchange.net.network import Slot
 from labxchange.net.sockets import SocketNetwork
 from labxchange.node import doctor
 from labxchange.node.home import Home
@@ -59,6 +62,21 @@ def test_a_healthy_node_and_its_firewall_rule(tmp_path: Path) -> None:
         assert f"ufw allow {node.port}/udp" in rule
         node.core.clock.in_doubt = True
         assert _of(await node.doctor(), "clock").state == "problem"
+
+    _with_nodes(tmp_path, work)
+
+
+def test_the_firewall_rule_names_every_port_where_workers_cannot_share_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work(node: Node, _: Node) -> None:
+        await node.key_create(name="Ana", organisation="CRO", passphrase="a passphrase")
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            slots = {number: Slot(sock, node.port + number) for number in (1, 2)}
+            monkeypatch.setattr(Endpoint, "lane_sockets", slots)
+            found = _of(await node.doctor(), "firewall")
+        assert f"UDP ports {node.port}-{node.port + 2} must be open" in found.sentence
+        assert f"ufw allow {node.port}:{node.port + 2}/udp" in found.hint
 
     _with_nodes(tmp_path, work)
 

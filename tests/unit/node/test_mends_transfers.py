@@ -16,7 +16,7 @@ from labxchange.sharing.exchange import Cut, Receipt
 from labxchange.store import statements, tables, transfers
 from labxchange.store.shares import ShareRow
 from labxchange.store.transfers import TransferRow
-from labxchange.transfer import receive
+from labxchange.transfer import plan, receive, streams
 from tests.support.nodes import ended, share, until, wait_for
 from tests.support.world import (
     World,
@@ -46,8 +46,8 @@ def cuts_of(node: Node, transfer: str) -> list[Cut]:
 @pytest.fixture
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """One file of 1 MiB asked for at a time."""
-    monkeypatch.setattr(receive, "FETCH_BYTES", 1 << 20)
-    monkeypatch.setattr(receive, "FETCH_PARALLEL", 1)
+    monkeypatch.setattr(plan, "FETCH_BYTES", 1 << 20)
+    monkeypatch.setattr(streams, "FETCH_PARALLEL", 1)
     monkeypatch.setattr(receive, "JOURNAL_BYTES", 1 << 18)
 
 
@@ -79,14 +79,14 @@ def test_trouble_that_nobody_foresaw_is_tried_again(tmp_path: Path, monkeypatch:
         ada, bo = await world.pair()
         write_files(tmp_path / "data", many_files(2, 1000))
         await share(ada.node, bo.node, tmp_path / "data", title="Trial")
-        real, left = bo.node.receiving._listing, [RuntimeError("a bug"), KeyError("another")]
+        real, left = bo.node.receiving._asking.listing, [RuntimeError("a bug"), KeyError("another")]
 
         async def listing(channel: Channel, row: ShareRow) -> None:
             if left:
                 raise left.pop(0)
             await real(channel, row)
 
-        monkeypatch.setattr(bo.node.receiving, "_listing", listing)
+        monkeypatch.setattr(bo.node.receiving._asking, "listing", listing)
         started = await bo.node.receive(share="Trial")
         assert (await ended(bo.node, started.transfer, timeout_s=60)).state == "completed"
         await settle(ada, bo)

@@ -13,7 +13,7 @@ from sqlalchemy import inspect
 from sqlalchemy.exc import OperationalError
 
 from labxchange.errors import IntegrityError, UnavailableError
-from labxchange.store import settings
+from labxchange.store import settings, shares
 from labxchange.store.database import Database, _translate
 from labxchange.store.tables import metadata
 
@@ -177,4 +177,51 @@ def test_the_migrations_make_the_tables(tmp_path: Path) -> None:
             assert made.get_pk_constraint(name)["constrained_columns"] == [item.name for item in table.primary_key], name
             indexes = {item["name"]: tuple(item["column_names"]) for item in made.get_indexes(name)}
             assert indexes == {item.name: tuple(column.name for column in item.columns) for item in table.indexes}, name
+    database.close()
+
+
+def test_what_a_first_home_holds_is_there_after_the_migration(tmp_path: Path) -> None:
+    """Owners came into the keys of shares and grants: what was kept under the old keys is kept under the new ones."""
+    path = tmp_path / "node.db"
+    Database(path).close()
+    raw = sqlite3.connect(path)
+    raw.executescript(
+        "DROP TABLE shares; DROP TABLE grants; DROP TABLE grant_recipients; ALTER TABLE transfers DROP COLUMN reused_bytes; "
+        "UPDATE alembic_version SET version_num = '0001'"
+    )
+    raw.executescript(
+        """
+        CREATE TABLE shares (share VARCHAR NOT NULL, version INTEGER NOT NULL, owner VARCHAR NOT NULL, state VARCHAR NOT NULL,
+            title VARCHAR NOT NULL, statement VARCHAR NOT NULL, listing VARCHAR NOT NULL, manifest VARCHAR NOT NULL,
+            digests VARCHAR NOT NULL, source BLOB NOT NULL, stored_ms INTEGER NOT NULL, PRIMARY KEY (share, version));
+        CREATE TABLE grants ("grant" VARCHAR NOT NULL PRIMARY KEY, owner VARCHAR NOT NULL, share VARCHAR NOT NULL,
+            version INTEGER NOT NULL, statement VARCHAR NOT NULL, offer VARCHAR NOT NULL, revocation VARCHAR NOT NULL,
+            not_after INTEGER NOT NULL, ended INTEGER NOT NULL, asked_until INTEGER NOT NULL);
+        CREATE INDEX grants_share ON grants (share, version);
+        CREATE TABLE grant_recipients ("grant" VARCHAR NOT NULL, recipient VARCHAR NOT NULL, PRIMARY KEY ("grant", recipient));
+        INSERT INTO shares VALUES ('s1', 1, 'me', 'available', 't', 'st', 'li', 'ma', 'di', x'01', 7);
+        INSERT INTO shares VALUES ('s1', 2, 'me', 'retracted', 't', 'st2', 'li2', '', '', x'', 8);
+        INSERT INTO grants VALUES ('g1', 'me', 's1', 1, 'gs', 'of', 'rev', 99, 1, 0);
+        INSERT INTO grants VALUES ('g2', 'ada', 's2', 1, 'gs2', 'of2', '', 98, 0, 97);
+        INSERT INTO grant_recipients VALUES ('g1', 'bo'), ('g2', 'me');
+        """
+    )
+    raw.close()
+    database = Database(path)
+    with database.begin() as tx:
+        kept = shares.all_shares(tx)
+        assert [(row.owner, row.share, row.version, row.state, row.listing) for row in kept] == [
+            ("me", "s1", 1, "available", "li"),
+            ("me", "s1", 2, "retracted", "li2"),
+        ]
+        assert (kept[0].manifest, kept[0].digests, kept[0].source, kept[0].stored_ms) == ("ma", "di", b"\x01", 7)
+        given = shares.grant(tx, "g1", owner="me")
+        assert given is not None
+        assert (given.revocation, given.not_after, given.ended, shares.recipients(tx, given)) == ("rev", 99, 1, ["bo"])
+        assert given.restored == 0
+        assert shares.grant(tx, "g1", owner="ada") is None
+        assert [(row.grant, row.asked_until) for row in shares.grants_foreign(tx, "me")] == [("g2", 97)]
+        assert [row.grant for row in shares.grants_for(tx, "me", "s2", 1, owner="ada")] == ["g2"]
+        names = set(inspect(tx).get_table_names())
+        assert not {name for name in names if name.endswith("_before")}
     database.close()

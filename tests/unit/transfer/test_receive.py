@@ -11,19 +11,23 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from labxchange.dataset.check import FindingKind
 from labxchange.dataset.listing import Line, ListedFile
 from labxchange.dataset.manifest import FileDigests
 from labxchange.errors import LabxchangeError, PeerError, RefusedError, UnavailableError
+from labxchange.files.earlier import EarlierFiles
 from labxchange.files.hashing import hash_files
 from labxchange.files.quarantine import Quarantine
 from labxchange.files.scan import Scan, scan
 from labxchange.net.simulated import run_virtual
-from labxchange.transfer import receive, streams
-from labxchange.transfer.intervals import Interval, count
+from labxchange.transfer import plan, streams
+from labxchange.transfer.digests import ChunkDigests
+from labxchange.transfer.intervals import Interval, count, of_numbers
 from labxchange.transfer.receive import Download
+from labxchange.transfer.reuse import Held, Reuse
 from labxchange.transfer.send import Source, checked_intervals, send_chunks
 from labxchange.transfer.streams import Streams
 from labxchange.wire.control.messages import Fetch, Fetched, Gone, Piece, Pieces, Refused, decode_request, encode
@@ -136,6 +140,7 @@ class Book:
     def __init__(self) -> None:
         self.arrived: list[Interval] = []
         self.released: list[Interval] = []
+        self.dropped: list[Interval] = []
         self.states: list[tuple[list[Interval], list[Interval], bool]] = []
         """At each release of a name: the files, the chunks journalled by then, and whether it had been announced."""
         self._announced = 0
@@ -145,6 +150,7 @@ class Book:
         *,
         arrived: Sequence[Interval] = (),
         done_bytes: int = 0,
+        reused_bytes: int = 0,
         releasing: Sequence[Any] = (),
         released: Sequence[Interval] = (),
         done_files: int = 0,
@@ -156,13 +162,18 @@ class Book:
             self.states.append((list(released), list(self.arrived), self._announced >= 0))
         self._announced += len(releasing)
 
+    def drop(self, chunks: Sequence[Interval], *, done_bytes: int, reused_bytes: int) -> None:
+        self.dropped += chunks
+        gone = {chunk for first, last in chunks for chunk in range(first, last + 1)}
+        self.arrived = of_numbers({chunk for first, last in self.arrived for chunk in range(first, last + 1)} - gone)
+
 
 def make(shelf: Shelf, target: Path, book: Book, **changes: Any) -> Download:
     given: dict[str, Any] = {
         "files": shelf.files,
         "line": shelf.line,
-        "chunk_digests": shelf.chunks,
-        "digests": shelf.digests,
+        "digests": ChunkDigests(shelf.line.chunks, shelf.chunks),
+        "manifest": shelf.digests,
         "quarantine": Quarantine(target, TRANSFER),
         "journal": book,
         "arrived": book.arrived,
@@ -172,18 +183,21 @@ def make(shelf: Shelf, target: Path, book: Book, **changes: Any) -> Download:
     return Download(TRANSFER, **(given | changes))
 
 
-def fetch(download: Download, serve: Serve) -> FakeChannel:
-    """Run the download to its end on a virtual clock."""
-    channel = FakeChannel(serve)
-    way = Streams(
+def way_of(download: Download, channel: FakeChannel) -> Streams:
+    return Streams(
         TRANSFER,
         channel,  # type: ignore[arg-type]
         line=download.line,
-        chunk_digests=download._chunk_digests,
+        digests=download.digests,
         quarantine=download._quarantine,
         refused=lambda envelope, channel: RefusedError("told-so", "The sender ended it."),
     )
-    run_virtual(download.run(way))
+
+
+def fetch(download: Download, serve: Serve) -> FakeChannel:
+    """Run the download to its end on a virtual clock."""
+    channel = FakeChannel(serve)
+    run_virtual(download.run(way_of(download, channel)))
     return channel
 
 
@@ -397,7 +411,7 @@ def test_a_name_that_is_taken_is_an_error_finding(tmp_path: Path) -> None:
 
 
 def test_a_request_stays_within_its_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(receive, "FETCH_BYTES", 2 << 20)
+    monkeypatch.setattr(plan, "FETCH_BYTES", 2 << 20)
     shelf, book = Shelf(tmp_path / "source", {f"n{n:02d}": data(700_000 * (n % 4), n) for n in range(20)}), Book()
     channel = fetch(make(shelf, tmp_path / "target", book), shelf.serve)
     assert len(channel.asked) > 5
@@ -420,3 +434,164 @@ def test_a_sender_refuses_too_much_at_once(tmp_path: Path) -> None:
     with pytest.raises(PeerError) as large:
         checked_intervals([(0, 4)], shelf.line, limit=2 << 20)
     assert large.value.code == "range-too-large"
+
+
+# --- ahead of the manifest --------------------------------------------------------------------------------------------
+def unsettled(shelf: Shelf, target: Path, book: Book, **changes: Any) -> Download:
+    return make(shelf, target, book, digests=ChunkDigests(shelf.line.chunks), manifest=None, **changes)
+
+
+def fetch_while(download: Download, serve: Serve, told: Callable[[], Coroutine[Any, Any, None]]) -> FakeChannel:
+    """Run the download while the sender tells more."""
+    channel = FakeChannel(serve)
+
+    async def both() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(download.run(way_of(download, channel)))
+            group.create_task(told())
+
+    run_virtual(both())
+    return channel
+
+
+def test_chunks_come_by_announced_digests_and_files_wait_for_the_manifest(tmp_path: Path) -> None:
+    shelf, book = Shelf(tmp_path / "source", {f"n{n}": data(1000, n) for n in range(10)} | {"empty": b""}), Book()
+    download = unsettled(shelf, tmp_path / "target", book)
+
+    async def told() -> None:
+        for first in range(0, 10, 2):
+            download.announce(first, shelf.chunks[32 * first : 32 * first + 64])
+            await asyncio.sleep(5)
+            assert count(book.arrived) == first + 2
+        assert not book.released
+        assert not download.complete
+        download.settle(shelf.digests, shelf.chunks)
+
+    channel = fetch_while(download, shelf.serve, told)
+    assert download.complete
+    assert not download.findings
+    assert download.mended == 0
+    assert same(tmp_path / "target", shelf)
+    assert sum(count(request) for request in channel.asked) == 10
+
+
+def test_a_file_that_is_left_out_of_the_manifest_after_it_came_is_not_released(tmp_path: Path) -> None:
+    shelf, book = Shelf(tmp_path / "source", {"a": data(100), "b": data(200)}), Book()
+    download = unsettled(shelf, tmp_path / "target", book)
+
+    async def told() -> None:
+        download.announce(0, shelf.chunks)
+        await asyncio.sleep(5)
+        shelf.digests[0] = "changed-while-read"
+        download.settle(shelf.digests, bytes(32) + shelf.chunks[32:])
+
+    fetch_while(download, shelf.serve, told)
+    assert {item.path: item.got for item in download.findings.values()} == {"a": "changed-while-read"}
+    assert count(book.arrived) == 2
+    assert not (tmp_path / "target" / "a").exists()
+
+
+@pytest.mark.parametrize("again", [True, False], ids=["another connection", "the same"])
+def test_chunks_that_the_manifest_names_otherwise_come_again(tmp_path: Path, again: bool) -> None:
+    """Also when what was announced is forgotten: only the journal says that they arrived."""
+    shelf, book = Shelf(tmp_path / "source", {"large": data(3 << 20), "small": data(500)}), Book()
+    lies = Shelf(tmp_path / "lies", {"large": data(1 << 20) + data(2 << 20, 7), "small": data(500, 8)})
+    download = unsettled(shelf, tmp_path / "target", book)
+    server = lies.serve
+
+    async def serve(stream: FakeStream, request: Fetch) -> None:
+        await server(stream, request)
+
+    async def told() -> None:
+        nonlocal server
+        download.announce(0, lies.chunks)
+        await asyncio.sleep(5)
+        assert count(book.arrived) == shelf.line.chunks
+        if again:
+            raise UnavailableError("connection-lost", "The connection is lost.")
+        server = shelf.serve
+        download.settle(shelf.digests, shelf.chunks)
+
+    if again:
+        with pytest.raises(ExceptionGroup):
+            fetch_while(download, serve, told)
+        download = make(shelf, tmp_path / "target", book)
+        channel = fetch(download, shelf.serve)
+        asked = channel.asked
+    else:
+        asked = fetch_while(download, serve, told).asked[1:]
+    assert not download.findings
+    assert download.mended == 2
+    assert {chunk for request in asked for first, last in request for chunk in range(first, last + 1)} == {1, 2, 3}
+    assert book.dropped == [(1, 2), (3, 3)]
+    assert same(tmp_path / "target", shelf)
+    assert download.done_bytes == shelf.line.bytes
+    assert count(book.released) == 2
+
+
+def test_a_manifest_that_contradicts_itself_is_a_finding_and_ends(tmp_path: Path) -> None:
+    """Its chunk digests are those of what came, its SHA-256 is not: nothing is left to be fetched."""
+    shelf, book = Shelf(tmp_path / "source", {"large": data(3 << 20)}), Book()
+    shelf.digests = [(bytes(32), item[1]) for item in shelf.digests if not isinstance(item, str)]
+    download = unsettled(shelf, tmp_path / "target", book)
+
+    async def told() -> None:
+        download.announce(0, shelf.chunks)
+        await asyncio.sleep(5)
+        download.settle(shelf.digests, shelf.chunks)
+
+    fetch_while(download, shelf.serve, told)
+    assert [item.kind for item in download.findings.values()] == [FindingKind.DIFFER]
+    assert not book.dropped
+
+
+# --- earlier versions -------------------------------------------------------------------------------------------------
+def held(shelf: Shelf) -> Held:
+    arrived = np.ones(shelf.line.chunks, np.bool_)
+    return Held(shelf.files, shelf.line, shelf.chunks, arrived, EarlierFiles(shelf.folder, "old"))
+
+
+def test_what_is_here_already_is_copied_and_the_rest_is_fetched(tmp_path: Path) -> None:
+    old = Shelf(tmp_path / "old", {"a": data(5 << 20), "b": data(900, 2), "c": data(800, 3)})
+    new = Shelf(tmp_path / "source", {"a": data(5 << 20)[: 4 << 20] + b"!", "b2": data(900, 2), "c": data(800, 3), "d": b"new"})
+    (old.folder / "c").write_bytes(b"edited")
+    book = Book()
+    download = make(new, tmp_path / "target", book, reuse=Reuse([held(old)]))
+    channel = fetch(download, new.serve)
+    assert not download.findings
+    assert same(tmp_path / "target", new)
+    assert download.reused_bytes == (4 << 20) + 900
+    assert download.received_bytes == 1 + 800 + 3
+    assert sum(count(request) for request in channel.asked) == 3
+    assert download.done_bytes == new.line.bytes
+
+
+def test_copying_is_paused_and_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "FETCH_BYTES", 1 << 20)
+    shelf, book = Shelf(tmp_path / "old", {f"n{n}": data(1 << 20, n) for n in range(8)}), Book()
+    copy, copies = Reuse.copy, 0
+
+    def slow(self: Reuse, asked: Sequence[Interval], **rest: Any) -> Any:
+        nonlocal copies
+        copies += 1
+        if copies == 4:
+            pausing.cancel()
+        return copy(self, asked, **rest)
+
+    monkeypatch.setattr(Reuse, "copy", slow)
+    download = make(shelf, tmp_path / "target", book, reuse=Reuse([held(shelf)]))
+
+    async def paused() -> None:
+        nonlocal pausing
+        pausing = asyncio.ensure_future(download.run(way_of(download, FakeChannel(shelf.serve))))
+        await asyncio.gather(pausing, return_exceptions=True)
+        assert pausing.cancelled()
+
+    pausing: asyncio.Future[None]
+    run_virtual(paused())
+    assert count(book.arrived) == 3
+    copies = 10
+    again = make(shelf, tmp_path / "target", book, reuse=Reuse([held(shelf)]))
+    channel = fetch(again, shelf.serve)
+    assert (copies, channel.asked) == (15, [])
+    assert same(tmp_path / "target", shelf)

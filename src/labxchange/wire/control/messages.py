@@ -56,6 +56,15 @@ class GetPage(Message, frozen=True, kw_only=True, tag="get-page"):
     number: Annotated[int, msgspec.Meta(ge=0, le=1 << 32)]
 
 
+class GetDigests(Message, frozen=True, kw_only=True, tag="get-digests"):
+    """The digests of the chunks from ``first_chunk`` on, as far as they are known by now. Answer: Announced, at the latest after
+    some 20 s, or Refused."""
+
+    share: Id
+    version: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+    first_chunk: Number
+
+
 class Begin(Message, frozen=True, kw_only=True, tag="begin"):
     """I want to start or resume a transfer. Answer: Nonce or Refused; then comes Accepting, answered by Started or Refused."""
 
@@ -96,7 +105,7 @@ class Witness(Message, frozen=True, kw_only=True, tag="witness"):
     note: Note
 
 
-Request = Deliver | Waiting | GetPage | Begin | Fetch | OpenLanes | Witness
+Request = Deliver | Waiting | GetPage | GetDigests | Begin | Fetch | OpenLanes | Witness
 
 
 class Taken(Message, frozen=True, kw_only=True, tag="taken"):
@@ -118,6 +127,14 @@ class PageOf(Message, frozen=True, kw_only=True, tag="page"):
     last: bool
 
 
+class Announced(Message, frozen=True, kw_only=True, tag="announced"):
+    """32 bytes for each chunk from the one asked for on; none when there is nothing new yet: ask again. ``manifest``: its
+    envelope, once hashing ended."""
+
+    data: Annotated[bytes, msgspec.Meta(max_length=PAGE_BYTES)]
+    manifest: Envelope = b""
+
+
 class Nonce(Message, frozen=True, kw_only=True, tag="nonce"):
     """Prove who you are over these fresh bytes."""
 
@@ -131,7 +148,7 @@ class Accepting(Message, frozen=True, kw_only=True, tag="accepting"):
 
 
 class Started(Message, frozen=True, kw_only=True, tag="started"):
-    """The transfer runs; ``manifest`` is the envelope of the share version's manifest."""
+    """The transfer runs; ``manifest`` is the envelope of the share version's manifest, empty while the sender still hashes."""
 
     manifest: Envelope
 
@@ -195,7 +212,7 @@ class Cosigned(Message, frozen=True, kw_only=True, tag="cosigned"):
     line: Annotated[str, msgspec.Meta(max_length=1000)]
 
 
-Answer = Taken | Refused | PageOf | Nonce | Started | Pieces | Fetched | LanesOpen | AskProof | Cosigned
+Answer = Taken | Refused | PageOf | Announced | Nonce | Started | Pieces | Fetched | LanesOpen | AskProof | Cosigned
 M = TypeVar("M")
 
 

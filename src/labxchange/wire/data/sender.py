@@ -105,6 +105,7 @@ class Sender(Lane):
         self._next_send = now
         self._skip_in = self._draw_skip()
         self._limited = True
+        self._starved_at = NEVER
         self._rto_at = NEVER
         self._rto_times = 0
         self._tail_at = NEVER
@@ -334,9 +335,9 @@ class Sender(Lane):
             self._drop(gone)
             return None
         if not payload:
-            self._next_send = max(self._next_send, now + _READ_AGAIN_S)
-            self._limited, self.limit = True, "disk"
+            self._wait_for_disk(now)
             return None
+        self._starved_at = NEVER
         count = -(-len(payload) // room)
         number = self._next_number(count)
         sealed = self._sealer.seal(payload, kind=Kind.DATA, number=number, offset=offset, size=self.size)
@@ -348,6 +349,13 @@ class Sender(Lane):
         if self._rto_at == NEVER:
             self._set_timers(now)
         return self._sent(Batch(sealed, self.size, self.address), count)
+
+    def _wait_for_disk(self, now: float) -> None:
+        """The next block is read a moment later as a rule; a wait that goes on is what holds the lane back."""
+        self._starved_at = min(self._starved_at, now)
+        self._next_send = max(self._next_send, now + _READ_AGAIN_S)
+        if now - self._starved_at > BURST_S:
+            self._limited, self.limit = True, "disk"
 
     def _next_payload(self, length: int) -> tuple[int, memoryview]:
         """Up to ``length`` bytes that are next, read; the range is taken off only then."""

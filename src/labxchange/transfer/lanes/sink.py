@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from labxchange.dataset.listing import Line
 from labxchange.errors import InputError, LabxchangeError, RefusedError
 from labxchange.files.quarantine import Quarantine
-from labxchange.transfer.lane_messages import Came
+from labxchange.transfer.lanes.messages import Came
 from labxchange.wire.data.assembly import UNIT_BYTES, Unit
 
 _READ_BYTES: Final = 1 << 20

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from weakref import WeakKeyDictionary
 
 from labxchange.net.network import Slot
-from labxchange.transfer import lane_messages as messages
+from labxchange.transfer.lanes import messages
 
 log = logging.getLogger("labxchange")
 WORKERS_MAX = 4
@@ -81,7 +81,7 @@ class Worker:
         handed = [theirs.fileno()] + ([self.listen.socket.fileno()] if self.listen is not None else [])
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "labxchange.transfer.lane_worker", *map(str, handed)],
+                [sys.executable, "-m", "labxchange.transfer.lanes.worker", *map(str, handed)],
                 stdin=subprocess.DEVNULL,
                 cwd="/",
                 pass_fds=handed,
@@ -126,8 +126,9 @@ class Worker:
         """It died: everything it did is over, and everybody hears so."""
         self._disconnect()
         if self._process is not None:
-            self._process.poll()
-            log.warning("lane worker %d ended (exit code %s)", self.number, self._process.returncode)
+            self._process.kill()  # it closed its control socket: what is left of it does nothing
+            log.warning("lane worker %d ended (exit code %s)", self.number, self._process.wait())
+            self._process = None
         lanes, self.lanes = self.lanes, {}
         jobs, self.jobs = self.jobs, {}
         for lane, tell in lanes.items():

@@ -1,4 +1,4 @@
-"""A lane worker: a process that moves the bytes of many lanes, ``python -m labxchange.transfer.lane_worker CONTROL [LISTEN]``.
+"""A lane worker: a process that moves the bytes of many lanes, ``python -m labxchange.transfer.lanes.worker CONTROL [LISTEN]``.
 
 It joins the pure lane machines to sockets and to disk. One loop runs the machines; one thread does nothing but receive into a
 ring of 32 MiB; threads read ahead, write and hash. It holds no key but those of its lanes, which came through the control socket
@@ -9,6 +9,7 @@ every 50 ms. LISTEN is this worker's socket of the node's one port. It ends when
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import select
 import signal
@@ -29,10 +30,10 @@ from labxchange.errors import LabxchangeError, UnavailableError
 from labxchange.files.quarantine import Quarantine
 from labxchange.files.scan import Sources
 from labxchange.net.lane_socket import LaneSocket, open_lane
-from labxchange.transfer import lane_messages as messages
-from labxchange.transfer.lane_ring import Ring, Row
-from labxchange.transfer.lane_sink import LaneSink, units_of
-from labxchange.transfer.lane_source import LaneSource
+from labxchange.transfer.lanes import messages
+from labxchange.transfer.lanes.ring import Ring, Row
+from labxchange.transfer.lanes.sink import LaneSink, units_of
+from labxchange.transfer.lanes.source import LaneSource
 from labxchange.wire.data.assembly import Assembly, Unit
 from labxchange.wire.data.congestion.fair import Fair
 from labxchange.wire.data.datagram import LaneKey, by_lane
@@ -47,6 +48,7 @@ _ROWS_A_TURN: Final = 64
 _CONTROL_BYTES: Final = 1 << 20
 _SWITCH_S: Final = 0.0005
 """Python's interpreter lock changes hands this often at least: the receiving thread must not wait 5 ms for it."""
+_GARBAGE: Final = 100_000
 _SIZES_IPV4: Final = (1_200, 1_472, 8_972)
 _SIZES_IPV6: Final = (1_200, 1_452, 8_952)
 
@@ -282,11 +284,14 @@ class Worker:
             if row is None:
                 return
             for lane, data in self._lanes_of(row):
-                machine = lane.machine
-                machine.receive(Batch(data, row.size, None if lane.own else row.source), time.monotonic())
-                if isinstance(machine, Receiver):
-                    machine.dropped = lane.socket.drops
+                batch = Batch(data, row.size, None if lane.own else row.source)
+                if isinstance(lane.machine, Receiver):
+                    lane.machine.dropped = row.socket.drops
+                    # Time in the ring counts as time on the way: who sends faster than is opened here must see a queue.
+                    lane.machine.receive(batch, time.monotonic())
                     self._take_complete(lane.job)
+                else:
+                    lane.machine.receive(batch, row.at)
             self._ring.done(row)
 
     def _lanes_of(self, row: Row) -> list[tuple[_Lane, memoryview]]:
@@ -424,6 +429,8 @@ def main(arguments: list[str]) -> None:
     """Entry of the process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the node, which says when we end
     sys.setswitchinterval(_SWITCH_S)
+    gc.freeze()
+    gc.set_threshold(_GARBAGE)  # batches leave no cycles behind; looking for some each 700 objects would cost 2 % here
     threading.current_thread().name = "lanes"
     control = socket.socket(fileno=int(arguments[0]))
     listen = LaneSocket(socket.socket(fileno=int(arguments[1]))) if len(arguments) > 1 else None

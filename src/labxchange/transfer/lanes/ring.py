@@ -25,12 +25,14 @@ _FULL_PAUSE_S: Final = 0.001
 
 
 class Row(NamedTuple):
-    """Datagrams of one source and size; ``end`` is where they end in all that was ever received."""
+    """Datagrams of one source and size; ``at`` is when the first of them was received (monotonic seconds), ``end`` where they end
+    in all that was ever received."""
 
     data: memoryview
     size: int
     source: Sockaddr
     socket: LaneSocket
+    at: float
     end: int
 
 
@@ -42,6 +44,7 @@ class _Got(NamedTuple):
     size: int
     source: Sockaddr
     socket: LaneSocket
+    at: float
 
 
 class Ring:
@@ -98,11 +101,11 @@ class Ring:
         """The next batch; its memory is used again after ``done``."""
         if not self._got:
             return None
-        begin, end, size, source, sock = self._got.popleft()
+        begin, end, size, source, sock, at = self._got.popleft()
         while self._got and self._follows(self._got[0], begin, end, size, sock, source):
             end = self._got.popleft().end
         place = begin % RING_BYTES
-        return Row(self._memory[place : place + end - begin], size, source, sock, end)
+        return Row(self._memory[place : place + end - begin], size, source, sock, at, end)
 
     def done(self, row: Row) -> None:
         """The loop has what it needs of the row, and of all before it."""
@@ -140,7 +143,7 @@ class Ring:
             if got is None:
                 break
             total, size, source = got
-            self._got.append(_Got(self._head, self._head + total, size, source, sock))
+            self._got.append(_Got(self._head, self._head + total, size, source, sock, time.monotonic()))
             self._head += total
         if self._got:
             self.wake()

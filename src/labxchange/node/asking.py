@@ -1,0 +1,221 @@
+"""What a recipient asks the sender of a share version: its listing, to start, its manifest and digests; each checked and kept.
+
+While the sender hashes, ``follow`` asks for digests as they come and hands them to the download, and settles it when the manifest
+is there: digests that were announced otherwise are replaced by those that the manifest names. Rules: a list is as long as the
+signed listing demands, page by page; a sender that has nothing new is asked again, not at once. Fetching is left to ``transfer``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator, Sequence
+
+from msgspec.structs import replace
+
+from labxchange.dataset.listing import LISTING_MAX_BYTES, ListedFile, Listing, decode_files
+from labxchange.dataset.manifest import DIGEST_BYTES, FileDigests, Manifest, check_chunk_digests, decode_digests
+from labxchange.errors import InputError, IntegrityError, PeerError, RefusedError
+from labxchange.identity.statement import parse
+from labxchange.net.channel import Channel
+from labxchange.node.catalog import Catalog, Loaded
+from labxchange.node.core import Core
+from labxchange.node.inbox import Inbox
+from labxchange.node.refusals import raise_refused
+from labxchange.node.serving import possession_proof
+from labxchange.settings import ANSWER_S, DIGESTS_WAIT_S
+from labxchange.sharing.exchange import Accept
+from labxchange.store import shares as rows
+from labxchange.store import statements
+from labxchange.store.shares import GrantRow, ShareRow
+from labxchange.store.transfers import TransferRow
+from labxchange.transfer.receive import Download
+from labxchange.wire.control.messages import (
+    PAGE_BYTES,
+    Accepting,
+    Announced,
+    Begin,
+    GetDigests,
+    GetPage,
+    Nonce,
+    PageOf,
+    Refused,
+    Started,
+    decode_answer,
+    encode,
+)
+
+_PACE_S = 0.25
+_AGAIN_S = 1.0
+"""Between questions to a sender who hashes, and to one who had nothing new."""
+
+
+class Asking:
+    """Asks over a channel."""
+
+    def __init__(self, core: Core, catalog: Catalog, inbox: Inbox) -> None:
+        self._core = core
+        self._catalog = catalog
+        self._inbox = inbox
+
+    async def start(self, channel: Channel, row: TransferRow, grant: GrantRow, share: ShareRow) -> ShareRow:
+        """Prove possession, sign the accept, get the manifest if there is one yet."""
+        trail = self._core.trail
+        assert trail is not None
+        async with await channel.open() as stream:
+            await stream.send(encode(Begin(transfer=row.transfer)))
+            nonce = decode_answer(await stream.receive(ANSWER_S))
+            if isinstance(nonce, Refused):
+                raise_refused(nonce.statement, channel)
+            if not isinstance(nonce, Nonce):
+                raise _another_answer()
+            with self._core.database.begin() as tx:
+                checkpoint = trail.newest_checkpoint(tx)
+            accept = self._core.sign(
+                Accept,
+                transfer=row.transfer,
+                offer=grant.offer,
+                grant=grant.statement,
+                listing=share.listing,
+                proof=possession_proof(nonce.nonce, channel.th2),
+                checkpoint=checkpoint,
+            )
+            with self._core.database.begin() as tx:
+                statements.put(tx, accept, about=row.transfer, now=self._core.clock.now())
+            await stream.send(encode(Accepting(statement=accept.envelope)), end=True)
+            answer = decode_answer(await stream.receive(ANSWER_S))
+        if isinstance(answer, Refused):
+            raise_refused(answer.statement, channel)
+        if not isinstance(answer, Started):
+            raise _another_answer()
+        return self._take(answer.manifest, share) if answer.manifest else share
+
+    def _take(self, envelope: bytes, share: ShareRow) -> ShareRow:
+        manifest = parse(envelope, Manifest)
+        if manifest.body.listing != share.listing:
+            raise PeerError("manifest-unknown", "The sender's manifest is about another listing.")
+        fresh = self._inbox.take_manifest(manifest)
+        assert fresh is not None
+        return fresh
+
+    async def listing(self, channel: Channel, share: ShareRow) -> None:
+        with self._core.database.begin() as tx:
+            listing = parse(statements.get(tx, share.listing) or b"", Listing).body
+            have = statements.body(tx, listing.body)
+        if have is None:
+            limit = min(64 + 4200 * listing.files, LISTING_MAX_BYTES)
+            body = await self._body(channel, share, "listing", limit=limit)
+            with ours():
+                decode_files(body, listing)
+            with self._core.database.begin() as tx:
+                statements.put_body(tx, body)
+
+    async def digests(self, channel: Channel, share: ShareRow, *, announced: bytes = b"") -> Loaded:
+        """The manifest's digests and the chunk digests, checked; kept for the next attempt. Chunk digests that were announced
+        need not come again when they are the manifest's."""
+        if share.digests:
+            return self._catalog.load(share)
+        with self._core.database.begin() as tx:
+            listing = parse(statements.get(tx, share.listing) or b"", Listing).body
+            files = decode_files(statements.body(tx, listing.body) or b"", listing)
+            manifest = parse(statements.get(tx, share.manifest) or b"", Manifest).body
+        body = await self._body(channel, share, "manifest", limit=16 + 80 * len(files))
+        digests = decode_digests(body, manifest, files)
+        chunk_digests = announced
+        if not announced or not _agree(files, digests, announced):
+            chunks = sum(-(-file.size // file.chunk_bytes) for file in files)
+            chunk_digests = await self._body(channel, share, "digests", limit=DIGEST_BYTES * chunks)
+            if len(chunk_digests) != DIGEST_BYTES * chunks:
+                raise IntegrityError("chunk-digests", "The list of chunk digests has another length than the listing demands.")
+            _check(files, digests, chunk_digests)
+        with self._core.database.begin() as tx:
+            statements.put_body(tx, body)
+            fresh = replace(share, digests=statements.put_body(tx, chunk_digests))
+            rows.put_share(tx, fresh)
+        return self._catalog.load(fresh)
+
+    async def follow(self, channel: Channel, share: ShareRow, download: Download) -> None:
+        """While the sender hashes: hand digests to the download as they come, and settle it when the manifest is there.
+
+        Raises:
+            RefusedError: the sender's word, also that its hashing failed.
+            PeerError: ``digests-malformed``, ``digests-withheld``.
+        """
+        first, chunks = 0, download.line.chunks
+        while True:
+            told = await self._announced(channel, share, first)
+            count, rest = divmod(len(told.data), DIGEST_BYTES)
+            if rest or first + count > chunks:
+                raise PeerError("digests-malformed", "The other node announces digests that its listing has no chunks for.")
+            download.announce(first, told.data)
+            first += count
+            if told.manifest and first == chunks:
+                break
+            if told.manifest and not count:
+                raise PeerError("digests-withheld", "The other node has a manifest and withholds digests of it.")
+            if len(told.data) < PAGE_BYTES:
+                await asyncio.sleep(_PACE_S if count else _AGAIN_S)
+        share = self._take(told.manifest, share)
+        loaded = await self.digests(channel, share, announced=bytes(download.digests.view))
+        download.settle(loaded.digests, loaded.chunk_digests)
+
+    async def _announced(self, channel: Channel, share: ShareRow, first: int) -> Announced:
+        request = GetDigests(share=share.share, version=share.version, first_chunk=first)
+        async with await channel.open() as stream:
+            await stream.send(encode(request), end=True)
+            answer = decode_answer(await stream.receive(DIGESTS_WAIT_S + ANSWER_S))
+        if isinstance(answer, Refused):
+            raise_refused(answer.statement, channel)
+        if not isinstance(answer, Announced):
+            raise _another_answer()
+        return answer
+
+    async def _body(self, channel: Channel, share: ShareRow, body: str, *, limit: int) -> bytes:
+        """A detached body, page by page, at most ``limit`` bytes."""
+        out = bytearray()
+        for number in range(limit // (1 << 20) + 1):
+            request = GetPage(body=body, share=share.share, version=share.version, number=number)  # type: ignore[arg-type]
+            async with await channel.open() as stream:
+                await stream.send(encode(request), end=True)
+                page = decode_answer(await stream.receive(ANSWER_S))
+            if isinstance(page, Refused):
+                raise_refused(page.statement, channel)
+            if not isinstance(page, PageOf) or (len(page.data) != 1 << 20 and not page.last):
+                raise PeerError("out-of-order", "The other node sent something else where a page was due.")
+            out += page.data
+            if page.last:
+                return bytes(out)
+            if len(out) > limit:
+                break
+        raise PeerError("body-too-large", "The other node sends more than its signed listing allows.")
+
+
+def _check(files: Sequence[ListedFile], digests: Sequence[FileDigests], chunk_digests: bytes) -> None:
+    """Raises IntegrityError ``chunk-digests``."""
+    position = 0
+    for file, item in zip(files, digests, strict=True):
+        size = DIGEST_BYTES * -(-file.size // file.chunk_bytes)
+        if not isinstance(item, str):
+            check_chunk_digests(memoryview(chunk_digests)[position : position + size], file=file, expected=item[1])
+        position += size
+
+
+def _agree(files: Sequence[ListedFile], digests: Sequence[FileDigests], announced: bytes) -> bool:
+    try:
+        _check(files, digests, announced)
+    except IntegrityError:
+        return False
+    return True
+
+
+def _another_answer() -> PeerError:
+    return PeerError("out-of-order", "The other node gave an answer to another question.")
+
+
+@contextlib.contextmanager
+def ours() -> Iterator[None]:
+    """A rule of this node refuses what came: not the sender's word, and nothing that passes by itself."""
+    try:
+        yield
+    except RefusedError as error:
+        raise InputError(error.code, error.message, hint=error.hint) from error

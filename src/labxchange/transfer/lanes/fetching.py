@@ -1,0 +1,372 @@
+"""Chunks over lanes, at the recipient: opened, asked for as over QUIC but with a lane's id, and taken from the workers.
+
+Rules kept here: a lane id is used once; each chunk's digest is compared with the one it must have; a lane that carried 64 GiB or
+an hour is replaced by one under new keys while the transfer goes on; where no lane comes up within seconds, or one fails, that is
+an error with a code, and the node falls back. Policy, journal and trail are the node's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import numpy as np
+
+from labxchange.dataset.listing import Line
+from labxchange.errors import InputError, LabxchangeError, PeerError, RefusedError, UnavailableError
+from labxchange.files.quarantine import Quarantine
+from labxchange.net.channel import Channel, Stream
+from labxchange.settings import ANSWER_S, FETCH_BYTES, LANE_CREDIT_BYTES
+from labxchange.transfer.digests import ChunkDigests
+from labxchange.transfer.intervals import Interval
+from labxchange.transfer.lanes import messages
+from labxchange.transfer.lanes.leg import CIPHERS, Leg, open_order, places, remotes
+from labxchange.transfer.lanes.process import Workers
+from labxchange.transfer.streams import Ended, Sink
+from labxchange.wire.control.messages import (
+    GONE_MAX,
+    Fetch,
+    Fetched,
+    LaneRate,
+    LanesOpen,
+    OpenLanes,
+    Refused,
+    decode_answer,
+    encode,
+)
+from labxchange.wire.data.datagram import LANE_ID_BYTES, Cipher
+
+UP_S: Final = 5.0
+"""How long the first word over a lane may take: several tries over the slowest paths."""
+STALL_S: Final = 30.0
+CLOSE_S: Final = 5.0
+
+
+class _Request:
+    """A fetch under way: what has not come."""
+
+    def __init__(self, asked: Sequence[Interval], leg: Leg, sink: Sink, *, size: int) -> None:
+        self.left = {chunk for first, last in asked for chunk in range(first, last + 1)}
+        self.leg = leg
+        self.sink = sink
+        self.moved = asyncio.Event()
+        self._left_bytes = size
+        leg.asked += size
+
+    def take(self, chunk: int, length: int) -> None:
+        """A chunk came, or will not come."""
+        self.left.discard(chunk)
+        self._left_bytes -= length
+        self.leg.asked -= length
+
+    def end(self) -> None:
+        """Nothing more is waited for."""
+        self.leg.asked -= self._left_bytes
+        self._left_bytes = 0
+
+
+class LaneFetching:
+    """``transfer.streams.Fetching`` over lanes.
+
+    Args:
+        digests: those of chunks that are asked for must be known.
+        refused: turns a Refused message into the error to raise.
+    """
+
+    parallel = LANE_CREDIT_BYTES // FETCH_BYTES
+
+    def __init__(
+        self,
+        transfer: str,
+        channel: Channel,
+        *,
+        workers: Workers,
+        count: int,
+        rate_bytes_s: int,
+        random_bytes: Callable[[int], bytes],
+        line: Line,
+        digests: ChunkDigests,
+        destination: bytes,
+        quarantine: Quarantine,
+        refused: Callable[[bytes, Channel], RefusedError],
+        ciphers: Sequence[Cipher] = CIPHERS,
+    ) -> None:
+        self.cipher = ""
+        self.legs: list[Leg] = []
+        self._transfer = transfer
+        self._channel = channel
+        self._workers = workers
+        self._count = count
+        self._rate_bytes_s = rate_bytes_s
+        self._random_bytes = random_bytes
+        self._line = line
+        self._digests = digests
+        self._destination = destination
+        self._refused = refused
+        self._ciphers = ciphers
+        self._control: list[Stream] = []
+        self._requests: dict[int, _Request] = {}
+        self._tainted: set[int] = set()
+        self._trouble: LabxchangeError | None = None
+        self._changed = asyncio.Event()
+        self._closing = False
+        self._renewing = asyncio.Lock()
+        quarantine.written_elsewhere = True
+
+    # --- opening ------------------------------------------------------------------------------------------------------
+    async def open(self) -> None:
+        """Open the lanes and wait for a first word over one of them.
+
+        Raises:
+            UnavailableError: ``lane-silent``, ``no-lane-port``, ``lane-keys-changed``, ``worker-ended``.
+            RefusedError: the sender does not want lanes, or ended the transfer.
+            PeerError.
+        """
+        legs = [
+            Leg(worker, self._workers.next_job(), self._random_bytes(LANE_ID_BYTES))
+            for worker in self._workers.least_busy(self._count)
+        ]
+        if not self._workers.claim(self._channel, [leg.lane for leg in legs]):
+            raise UnavailableError("lane-closed", "This connection has had too many lanes.")
+        slots, offsets = places(legs, self._channel)
+        request = OpenLanes(
+            transfer=self._transfer,
+            lanes=[leg.lane for leg in legs],
+            slots=slots,
+            offsets=offsets,
+            ciphers=list(self._ciphers),
+            rate_bytes_s=self._rate_bytes_s,
+        )
+        stream = await self._channel.open()
+        self._control.append(stream)
+        await stream.send(encode(request))
+        answer = decode_answer(await stream.receive(ANSWER_S))
+        if isinstance(answer, Refused):
+            raise self._refused(answer.statement, self._channel)
+        if not isinstance(answer, LanesOpen) or answer.cipher not in self._ciphers:
+            raise PeerError("out-of-order", "The other node gave an answer to another question.")
+        if answer.generation != self._channel.generation:
+            raise UnavailableError("lane-keys-changed", "The keys of the lanes changed while they were opened.")
+        self.cipher = answer.cipher
+        calls = remotes(len(legs), self._channel, answer.slots, answer.offsets)
+        self.legs += legs
+        for leg, (slot, remote) in zip(legs, calls, strict=True):
+            leg.control = stream
+            self._begin(leg, slot, remote, answer.cipher)
+        await self._wait_up(legs)
+
+    def _begin(self, leg: Leg, slot: int, remote: tuple[str, int] | None, cipher: Cipher) -> None:
+        leg.worker.jobs[leg.job] = self._on_news
+        leg.worker.lanes[leg.lane] = self._on_news
+        leg.worker.order(
+            messages.ReceiveJob(
+                job=leg.job, transfer=self._transfer, destination=self._destination, sizes=self._line.size.tobytes()
+            )
+        )
+        leg.worker.order(open_order(leg, self._channel, cipher=cipher, slot=slot, remote=remote, cap_bytes_s=0.0))
+
+    async def _wait_up(self, legs: Sequence[Leg]) -> None:
+        try:
+            async with asyncio.timeout(UP_S):
+                while not any(leg.is_up for leg in legs):
+                    self._check()
+                    if failed := next((leg.over for leg in legs if leg.over is not None), None):
+                        raise failed
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            raise UnavailableError(
+                "lane-silent",
+                "Nothing was heard from the other node over a lane.",
+                hint="A firewall may let only some UDP through; `labxchange doctor` says more.",
+            ) from None
+
+    # --- news of the workers ------------------------------------------------------------------------------------------
+    def _on_news(self, news: messages.News) -> None:
+        match news:
+            case messages.Chunks():
+                self._on_chunks(news.chunks)
+            case messages.Trouble():
+                kind = {"InputError": InputError, "RefusedError": InputError}.get(news.kind, UnavailableError)
+                self._trouble = kind(news.code, news.sentence, hint=news.hint)
+            case messages.JobClosed():
+                self._on_closed(news.job)
+            case _ if (leg := self._leg(news.lane)) is not None:
+                self._on_lane(leg, news)
+        self._changed.set()
+        if not isinstance(news, messages.LaneStats):
+            self._touch()
+
+    def _on_lane(self, leg: Leg, news: messages.News) -> None:
+        match news:
+            case messages.LaneStats():
+                before = leg.stats.received_bytes if leg.stats is not None else 0
+                leg.stats = news
+                if news.received_bytes > before:
+                    self._touch()
+            case messages.LaneUp():
+                leg.is_up = True
+            case messages.LaneOver():
+                leg.over = UnavailableError(news.code, news.sentence, hint="It is tried again.")
+            case messages.LaneWorn():
+                leg.is_worn = True
+            case _:
+                pass
+
+    def _on_closed(self, job: int) -> None:
+        leg = next((leg for leg in self.legs if leg.job == job), None)
+        if leg is None:  # one that was replaced
+            return
+        leg.is_closed = True
+        leg.worker.jobs.pop(job, None)
+        if not self._closing:
+            self._trouble = self._trouble or UnavailableError("worker-ended", "The process that moves the data ended.")
+
+    def _touch(self) -> None:
+        for request in self._requests.values():
+            request.moved.set()
+
+    def _leg(self, lane: bytes) -> Leg | None:
+        return next((leg for leg in self.legs if leg.lane == lane), None)
+
+    def _on_chunks(self, chunks: Sequence[messages.Came]) -> None:
+        files, lengths = self._line.places(np.fromiter((came.chunk for came in chunks), np.int64, len(chunks)))
+        ended: dict[_Request, list[Ended]] = {}
+        for came, file, length in zip(chunks, files.tolist(), lengths.tolist(), strict=True):
+            request = self._requests.pop(came.chunk, None)
+            if request is None:
+                continue
+            wrong = "" if came.digest == self._digests.of(came.chunk) else came.digest.hex()
+            if wrong:
+                self._tainted.add(file)  # the worker's SHA-256 of this file went over wrong bytes
+            record = b"" if file in self._tainted else came.record
+            request.take(came.chunk, length)
+            ended.setdefault(request, []).append(Ended(came.chunk, length, wrong, record))
+        for request, done in ended.items():
+            request.sink.done(done)
+            request.moved.set()
+
+    # --- fetching -----------------------------------------------------------------------------------------------------
+    async def _renew(self) -> None:
+        """New lanes in the place of worn ones, under keys that were agreed anew; the old ones end with what was asked of them."""
+        async with self._renewing:
+            worn = [leg for leg in self.legs if leg.is_worn and not leg.is_retired]
+            if not worn:
+                return
+            if self._channel.dialled:
+                await self._channel.rekey()
+            await self.open()
+            for leg in worn:
+                leg.is_retired = True
+
+    def _end_retired(self) -> None:
+        """Lanes that were replaced and have brought all that was asked of them."""
+        for leg in [leg for leg in self.legs if leg.is_retired and not leg.asked]:
+            self.legs.remove(leg)
+            self._close_leg(leg)
+            if leg.control is not None and all(other.control is not leg.control for other in self.legs):
+                leg.control.close()
+                self._control.remove(leg.control)
+
+    async def fetch(self, asked: list[Interval], sink: Sink) -> None:
+        self._check()
+        if any(leg.is_worn and not leg.is_retired for leg in self.legs):
+            await self._renew()
+        usable = [leg for leg in self.legs if leg.over is None and not leg.is_retired]
+        if not usable:
+            raise self.legs[-1].over or UnavailableError("lane-silent", "No lane is open.")
+        leg = min(usable, key=lambda leg: leg.asked)
+        request = _Request(asked, leg, sink, size=sum(self._line.span(first, last) for first, last in asked))
+        self._requests.update(dict.fromkeys(request.left, request))
+        leg.worker.order(messages.Ask(lane=leg.lane, request=0, ranges=asked))
+        try:
+            async with await self._channel.open() as stream:
+                await stream.send(encode(Fetch(transfer=self._transfer, chunks=asked, lane=leg.lane)), end=True)
+                await self._follow(request, stream)
+        finally:
+            for chunk in request.left:
+                if self._requests.get(chunk) is request:
+                    del self._requests[chunk]
+            request.end()
+            self._end_retired()
+
+    async def _follow(self, request: _Request, stream: Stream) -> None:
+        """Until each chunk came, or its file was named."""
+        answer = asyncio.ensure_future(stream.receive())
+        try:
+            while request.left:
+                self._check()
+                if request.leg.over is not None:
+                    raise request.leg.over
+                request.moved.clear()
+                moved = asyncio.ensure_future(request.moved.wait())
+                waits = {moved} if answer.done() else {moved, answer}
+                done, _ = await asyncio.wait(waits, timeout=STALL_S, return_when=asyncio.FIRST_COMPLETED)
+                moved.cancel()
+                if not done:
+                    raise PeerError("peer-stalled", "The other node stopped sending.", hint="It is tried again later.")
+                if answer in done:
+                    self._take_answer(request, answer.result())
+        finally:
+            answer.cancel()
+            with contextlib.suppress(asyncio.CancelledError, LabxchangeError):
+                await answer
+
+    def _take_answer(self, request: _Request, data: bytes | None) -> None:
+        answer = decode_answer(data)
+        if isinstance(answer, Refused):
+            raise self._refused(answer.statement, self._channel)
+        if not isinstance(answer, Fetched):
+            raise PeerError("out-of-order", "The other node sent something else where the end of a range was due.")
+        missing: dict[int, list[int]] = {}
+        for chunk in request.left:
+            missing.setdefault(self._line.chunk_at(chunk).file, []).append(chunk)
+        named = {gone.file for gone in answer.gone}
+        if not named <= missing.keys() or len(answer.gone) > GONE_MAX:
+            raise PeerError("left-out", "The other node named a file that it was not asked for.")
+        skipped: list[Interval] = []
+        for file in sorted(named):
+            chunks = missing[file]
+            for chunk in chunks:
+                self._requests.pop(chunk, None)
+                request.take(chunk, self._line.chunk_at(chunk).length)
+            skipped.append((min(chunks), max(chunks)))
+        if skipped:
+            request.leg.worker.order(messages.Skip(lane=request.leg.lane, chunks=skipped))
+            request.sink.gone(answer.gone)
+
+    async def set_rate(self, rate_bytes_s: int) -> None:
+        """Have the sender send no faster; 0 is no limit."""
+        self._rate_bytes_s = rate_bytes_s
+        for stream in self._control:
+            await stream.send(encode(LaneRate(rate_bytes_s=rate_bytes_s)))
+
+    def _check(self) -> None:
+        if self._trouble is not None:
+            raise self._trouble
+
+    def close(self) -> None:
+        """Nothing more is taken; what came whole is still written."""
+        self._closing = True
+        for leg in self.legs:
+            self._close_leg(leg)
+        for stream in self._control:
+            stream.close()
+        self._control.clear()
+
+    def _close_leg(self, leg: Leg) -> None:
+        leg.worker.lanes.pop(leg.lane, None)
+        if leg.job in leg.worker.jobs:
+            leg.worker.order(messages.CloseJob(job=leg.job))
+        else:
+            leg.is_closed = True
+
+    async def closed(self) -> None:
+        """After ``close``: until nothing is written any more."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_S):
+                while not all(leg.is_closed for leg in self.legs):
+                    self._changed.clear()
+                    await self._changed.wait()

@@ -1,0 +1,124 @@
+"""One lane as the node sees it, and what both sides need to open one.
+
+The recipient asks for lanes, whoever dialled: it names fresh lane ids; the side that listens names the workers' slots, the side
+that dialled has its workers call there. Keys are derived here and go to the worker alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from labxchange.errors import LabxchangeError, PeerError, UnavailableError
+from labxchange.net.channel import Channel, Stream
+from labxchange.transfer.lanes import messages
+from labxchange.transfer.lanes.process import Worker
+from labxchange.wire.data.datagram import Cipher, Writer, lane_secret
+
+CIPHERS: Final[tuple[Cipher, ...]] = ("aes-256-gcm", "chacha20-poly1305")
+
+
+class Leg:
+    """One lane of a transfer at one worker: ``asked`` counts the bytes that have not come, ``stats`` is its newest report,
+    ``control`` the stream that keeps it open; one that ``is_retired`` was replaced and is asked for nothing more."""
+
+    def __init__(self, worker: Worker, job: int, lane: bytes) -> None:
+        self.worker = worker
+        self.job = job
+        self.lane = lane
+        self.asked = 0
+        self.is_up = False
+        self.is_worn = False
+        self.is_retired = False
+        self.control: Stream | None = None
+        self.is_closed = False
+        self.over: LabxchangeError | None = None
+        self.stats: messages.LaneStats | None = None
+
+
+def open_order(
+    leg: Leg, channel: Channel, *, cipher: Cipher, slot: int, remote: tuple[str, int] | None, cap_bytes_s: float
+) -> messages.OpenLane:
+    ours: Writer = "I" if channel.dialled else "R"
+    theirs: Writer = "R" if channel.dialled else "I"
+    return messages.OpenLane(
+        job=leg.job,
+        lane=leg.lane,
+        write=lane_secret(channel.k_lane, leg.lane, ours),
+        read=lane_secret(channel.k_lane, leg.lane, theirs),
+        cipher=cipher,
+        slot=slot,
+        remote=remote,
+        cap_bytes_s=cap_bytes_s,
+    )
+
+
+def places(legs: Sequence[Leg], channel: Channel) -> tuple[list[int], list[int]]:
+    """Slots and port offsets of our workers, when we are the side that was dialled.
+
+    Raises:
+        UnavailableError: ``no-lane-port``.
+    """
+    if channel.dialled:
+        return [], []
+    slots, offsets = [], []
+    for leg in legs:
+        if leg.worker.listen is None:
+            raise UnavailableError("no-lane-port", "This node has no port for lanes.")
+        slots.append(leg.worker.number)
+        offsets.append(leg.worker.offset)
+    return slots, offsets
+
+
+def remotes(
+    count: int, channel: Channel, slots: Sequence[int], offsets: Sequence[int]
+) -> list[tuple[int, tuple[str, int] | None]]:
+    """(slot, address) to call for each lane, or that we are called.
+
+    Raises:
+        PeerError: ``malformed-message``: the side that listens did not say where.
+    """
+    if not channel.dialled:
+        return [(0, None)] * count
+    if len(slots) != count or len(offsets) != count or not all(slots):
+        raise PeerError("malformed-message", "The other node did not say where its lanes listen.")
+    host, port = channel.remote_address
+    return [(slot, (host, port + offset)) for slot, offset in zip(slots, offsets, strict=True)]
+
+
+def chosen_cipher(offered: Sequence[Cipher]) -> Cipher:
+    """The first that was offered and is known here; both sides know the two that there are."""
+    return next((cipher for cipher in offered if cipher in CIPHERS), CIPHERS[0])
+
+
+class LaneView(msgspec.Struct, frozen=True, kw_only=True):
+    """How the lanes of a transfer are doing together, for screens."""
+
+    lanes: int
+    rate_bytes_s: int
+    rtt_ms: float
+    loss: float
+    resent_bytes: int
+    dropped_here: int
+    datagrams_per_call: float
+    limit: str
+
+
+def view(legs: Sequence[Leg]) -> LaneView | None:
+    """Of the newest reports; None before the first."""
+    known = [leg.stats for leg in legs if leg.stats is not None]
+    if not known:
+        return None
+    sent = sum(item.sent_packets for item in known)
+    return LaneView(
+        lanes=len(legs),
+        rate_bytes_s=int(sum(item.rate_bytes_s for item in known)),
+        rtt_ms=max(item.rtt_s for item in known) * 1000,
+        loss=sum(item.lost_packets for item in known) / sent if sent else 0.0,
+        resent_bytes=sum(item.resent_bytes for item in known),
+        dropped_here=max(item.dropped_here for item in known),
+        datagrams_per_call=max(item.datagrams_per_call for item in known),
+        limit=known[0].limit,
+    )

@@ -1,0 +1,149 @@
+"""What the reports of one lane tell of its path: how much it delivers, how long its way is, what it loses by chance.
+
+Rules: rates and losses are taken round trip by round trip, one that takes at least 10 ms, since what a report or two say is noise.
+Loss counts as chance only where no queue stood. What to do with these figures is left to ``fair``.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from labxchange.wire.data.congestion import Feedback
+
+ROUND_MIN_S = 0.010
+RATE_ROUNDS = 10
+RTT_MEMORY_S = 10.0
+LOSS_PACKETS = 20_000
+"""Chance loss is a mean over about so many packets, and at least ten rounds."""
+
+LOSS_MAX = 0.06
+
+
+class Round:
+    """The sums of one round trip."""
+
+    __slots__ = ("acked", "limited", "lost", "rate_bytes_s", "rtt_max_s", "rtt_min_s", "started_at")
+
+    def __init__(self, started_at: float) -> None:
+        self.started_at = started_at
+        self.acked = self.lost = 0
+        self.rtt_min_s, self.rtt_max_s = float("inf"), 0.0
+        self.rate_bytes_s = 0.0
+        self.limited = False
+
+    def add(self, feedback: Feedback) -> None:
+        self.acked += feedback.acked_packets
+        self.lost += feedback.lost_packets
+        self.limited |= feedback.limited
+        self.rate_bytes_s = max(self.rate_bytes_s, feedback.delivery_bytes_s)
+        if feedback.rtt_s is not None:
+            self.rtt_min_s = min(self.rtt_min_s, feedback.rtt_s)
+            self.rtt_max_s = max(self.rtt_max_s, feedback.rtt_s)
+
+    @property
+    def loss(self) -> float:
+        return self.lost / (self.acked + self.lost)
+
+
+class Path:
+    """The figures.
+
+    Attributes:
+        rounds: how many have ended.
+        rtt_min_s: without a queue; None until something was acknowledged.
+        rtt_min_at: when it was last seen.
+    """
+
+    __slots__ = ("_deep", "_lost", "_number", "_rates", "_sent", "current", "rounds", "rtt_min_at", "rtt_min_s")
+
+    def __init__(self) -> None:
+        self.rounds = 0
+        self.rtt_min_s: float | None = None
+        self.rtt_min_at = 0.0
+        self.current: Round | None = None
+        self._number = 0
+        self._rates: deque[tuple[int, float]] = deque()
+        self._lost = self._sent = 0.0
+        self._deep: deque[tuple[float, float]] = deque()
+
+    @property
+    def delivery_bytes_s(self) -> float:
+        """The highest rate of the last ten rounds; 0.0 until one is known."""
+        return self._rates[0][1] if self._rates else 0.0
+
+    @property
+    def loss(self) -> float:
+        """The share that is lost by chance."""
+        return min(self._lost / self._sent, LOSS_MAX) if self._sent else 0.0
+
+    @property
+    def span_s(self) -> float:
+        """How long a round takes at least."""
+        return max(self.rtt_min_s or 0.0, ROUND_MIN_S)
+
+    @property
+    def depth_s(self) -> float:
+        """The longest wait in a queue of the last ten seconds."""
+        return max((rtt for _, rtt in self._deep), default=0.0) - (self.rtt_min_s or 0.0) if self._deep else 0.0
+
+    def add(self, feedback: Feedback) -> Round | None:
+        """A report came; returns the round that ended with it."""
+        now = feedback.now
+        ended = None
+        if self.current is None:
+            self.current, self._number = Round(now), feedback.round
+        elif feedback.round != self._number and now - self.current.started_at >= ROUND_MIN_S and self.current.acked:
+            ended = self.current
+            self.current, self._number = Round(now), feedback.round
+            self.rounds += 1
+            while len(self._rates) > 1 and self._rates[0][0] < self.rounds - RATE_ROUNDS:
+                self._rates.popleft()
+        self.current.add(feedback)
+        if feedback.rtt_s is not None:
+            self._add_rtt(feedback.rtt_s, now)
+        rate = feedback.delivery_bytes_s
+        if rate > 0.0 and (not feedback.limited or rate > self.delivery_bytes_s):
+            while self._rates and self._rates[-1][1] <= rate:
+                self._rates.pop()
+            self._rates.append((self.rounds, rate))
+        return ended
+
+    def _add_rtt(self, rtt_s: float, now: float) -> None:
+        if self.rtt_min_s is None or rtt_s <= self.rtt_min_s:
+            self.rtt_min_s, self.rtt_min_at = rtt_s, now
+        elif rtt_s <= self.rtt_min_s + max(0.02 * self.rtt_min_s, 0.0005):
+            self.rtt_min_at = now
+        while self._deep and self._deep[-1][1] <= rtt_s:
+            self._deep.pop()
+        self._deep.append((now, rtt_s))
+        while self._deep[0][0] < now - RTT_MEMORY_S:
+            self._deep.popleft()
+
+    def learn_loss(self, round_: Round) -> None:
+        """What was lost in this round was lost by chance."""
+        packets = round_.acked + round_.lost
+        keep = 1.0 - min(packets / LOSS_PACKETS, 0.1)
+        self._lost = self._lost * keep + round_.lost
+        self._sent = self._sent * keep + packets
+
+    def accept_rtt(self, rtt_s: float, now: float) -> None:
+        """The way itself became longer."""
+        self.rtt_min_s, self.rtt_min_at = rtt_s, now
+
+    def keep_rates(self, rounds: int) -> None:
+        """Forget older ones: the path delivers less than it did."""
+        while len(self._rates) > 1 and self._rates[0][0] < self.rounds - rounds:
+            self._rates.popleft()
+
+    def hold_rates(self) -> None:
+        """Remember the rate as if it were new: who sent less in the last rounds has not learned that the path delivers less."""
+        if self._rates:
+            rate = self._rates[0][1]
+            self._rates.clear()
+            self._rates.append((self.rounds, rate))
+
+    def restore(self, rate_bytes_s: float) -> None:
+        """What was delivered before less was sent on purpose."""
+        if rate_bytes_s > self.delivery_bytes_s:
+            self._rates.clear()
+            self._rates.append((self.rounds, rate_bytes_s))
