@@ -1,13 +1,14 @@
 """Lanes on a virtual clock and a link that does what networks do: always exactly the right bytes, never a nonce twice.
 
-Each case prints its seed. ``LABXCHANGE_SEED`` sets it, ``LABXCHANGE_SEEDS`` how many random cases are run, ``LABXCHANGE_SEALS`` and
-``LABXCHANGE_FORGED`` the amounts of the campaigns (10 million each).
+Each case prints its seed. ``LABXCHANGE_SEED`` sets it, ``LABXCHANGE_SEEDS`` how many random cases are run,
+``LABXCHANGE_SEALS`` and ``LABXCHANGE_FORGED`` the amounts of the campaigns (10 million each).
 """
 
 from __future__ import annotations
 
 import os
 import random
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -29,7 +30,7 @@ def ask_all(world: World, chance: random.Random) -> list[tuple[int, int]]:
     """The line in pieces, in an order of chance, in a few requests."""
     size = len(world.data)
     cuts = sorted({0, size, *(chance.randrange(size) for _ in range(8))})
-    ranges = list(zip(cuts, cuts[1:], strict=False))
+    ranges = list(pairwise(cuts))
     chance.shuffle(ranges)
     for number in range(0, len(ranges), 3):
         world.ask(number, ranges[number : number + 3])
@@ -196,9 +197,8 @@ def _nonces(seals: int, kilobytes: int) -> int:
         chance = random.Random(seed)
         for _ in range(4):
             data = DATA[: kilobytes * 1_000]
-            weather = Weather(
-                delay_s=0.005, loss=chance.choice([0.0, 0.05]), damage=chance.choice([0.0, 0.02]), twice=0.01, mtu=1_250
-            )
+            loss, damage = chance.choice([0.0, 0.05]), chance.choice([0.0, 0.02])
+            weather = Weather(delay_s=0.005, loss=loss, damage=damage, twice=0.01, mtu=1_250)
             world = World(
                 seed,
                 data,
@@ -271,9 +271,8 @@ def _flood(count: int) -> tuple[float, int]:
     for flooded in (False, True):
         rest = count
         while True:
-            world = World(
-                f"{SEED}/{rest}", DATA[:3_000_000], Weather(delay_s=0.004, mtu=1_250), audit=Audit(), lane=chance.randbytes(6)
-            )
+            weather = Weather(delay_s=0.004, mtu=1_250)
+            world = World(f"{SEED}/{rest}", DATA[:3_000_000], weather, audit=Audit(), lane=chance.randbytes(6))
             world.capture = True
             world.ask(1, [(0, 3_000_000)])
             while not world.is_done([(0, 3_000_000)]):

@@ -263,10 +263,12 @@ class World:
         while end.queue:
             data, source = end.queue.pop(0)
             joined, size = [data], len(data)
-            while (
-                end.queue and end.queue[0][1] == source and len(joined) < 60 and len(joined[-1]) == size >= len(end.queue[0][0])
-            ):
-                joined.append(end.queue.pop(0)[0])
+            while end.queue and len(joined) < 60 and len(joined[-1]) == size:
+                following, place = end.queue[0]
+                if place != source or len(following) > size:
+                    break
+                joined.append(following)
+                end.queue.pop(0)
             batch = memoryview(b"".join(joined))
             end.got_from[source] += len(batch)
             end.machine.receive(Batch(batch, max(size, 1), None if end.connected_to else source), self.now)

@@ -129,6 +129,8 @@ class LaneFetching:
             Leg(worker, self._workers.next_job(), self._random_bytes(LANE_ID_BYTES))
             for worker in self._workers.least_busy(self._count)
         ]
+        if not self._workers.claim(self._channel, [leg.lane for leg in legs]):
+            raise UnavailableError("lane-closed", "This connection has had too many lanes.")
         slots, offsets = places(legs, self._channel)
         request = OpenLanes(
             transfer=self._transfer,

@@ -15,13 +15,15 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from weakref import WeakKeyDictionary
 
 from labxchange.net.network import Slot
 from labxchange.transfer.lanes import messages
 
 log = logging.getLogger("labxchange")
 WORKERS_MAX = 4
+LANES_A_SESSION = 1 << 14
 _READ_BYTES = 1 << 20
 
 OnNews = Callable[[messages.News], None]
@@ -150,6 +152,17 @@ class Workers:
     def __init__(self, count: int) -> None:
         self.workers = [Worker(number) for number in range(1, count + 1)]
         self._jobs = itertools.count(1)
+        self._used: WeakKeyDictionary[object, set[bytes]] = WeakKeyDictionary()
+
+    def claim(self, session: object, lanes: Sequence[bytes]) -> bool:
+        """Take lane ids for good. False, and none is taken, when one was named before in this session, whose keys it would name
+        again, when one is in use at a worker, or when the session has had too many."""
+        used = self._used.setdefault(session, set())
+        is_fresh = len(set(lanes)) == len(lanes) and used.isdisjoint(lanes) and len(used) + len(lanes) <= LANES_A_SESSION
+        if not is_fresh or any(lane in worker.lanes for worker in self.workers for lane in lanes):
+            return False
+        used.update(lanes)
+        return True
 
     def next_job(self) -> int:
         return next(self._jobs)

@@ -2,7 +2,8 @@
 
 The system's buffers hold a millisecond or two of a fast link; this ring holds a quarter of a second, so that a pause of the loop
 costs nothing. What came joined, or came in one piece after the other from one place in one size, is taken as one batch. When the
-ring is full the thread stops, and the system drops and counts.
+ring is full the thread stops, and the system drops and counts; full is also when it holds too many receipts, which cost memory
+however short they are.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Final, NamedTuple
 from labxchange.net.lane_socket import ROW_BYTES, LaneSocket, Sockaddr
 
 RING_BYTES: Final = 32 << 20
+RECEIPTS_MAX: Final = 1 << 15
 _CALLS_A_TURN: Final = 32
 _FULL_PAUSE_S: Final = 0.001
 
@@ -133,7 +135,7 @@ class Ring:
             rest = RING_BYTES - self._head % RING_BYTES
             if rest < ROW_BYTES:
                 self._head += rest
-            while self._head + ROW_BYTES - self._tail > RING_BYTES:
+            while self._head + ROW_BYTES - self._tail > RING_BYTES or len(self._got) >= RECEIPTS_MAX:
                 self.wake()
                 time.sleep(_FULL_PAUSE_S)
             place = self._head % RING_BYTES

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Sequence
 
 from labxchange.dataset.listing import Line
-from labxchange.errors import LabxchangeError, UnavailableError
+from labxchange.errors import LabxchangeError, PeerError, UnavailableError
 from labxchange.net.channel import Channel, Stream
 from labxchange.transfer.intervals import Interval
 from labxchange.transfer.lanes import messages
@@ -38,8 +38,10 @@ class SendingLanes:
         """Make ready for the lanes that were asked for.
 
         Raises:
-            UnavailableError: ``no-lane-port``. PeerError: ``malformed-message``.
+            UnavailableError: ``no-lane-port``. PeerError: ``malformed-message``, ``lane-used``.
         """
+        if not self._workers.claim(self._channel, request.lanes):
+            raise PeerError("lane-used", "The other node asked for a lane whose id was used before.")
         self._own_rate, self._peer_rate = own_rate_bytes_s, request.rate_bytes_s
         workers = self._workers.least_busy(len(request.lanes))
         legs = [Leg(worker, 0, lane) for worker, lane in zip(workers, request.lanes, strict=True)]

@@ -59,7 +59,7 @@ class LaneSink:
         self._written = written
         self._trouble = trouble
         self._records: dict[int, _Record] = {}
-        self._pieces: dict[int, int] = {}
+        self._pieces: dict[int, set[int]] = {}
         self._work: deque[Unit | None] = deque()
         self._ready = threading.Semaphore(0)
         self._thread = threading.Thread(target=self._run, name="sink", daemon=True)
@@ -119,11 +119,11 @@ class LaneSink:
         record = self._follow(place.file, file_offset, data)
         if len(data) == place.length:
             return [Came(chunk, blake3(data).digest(), record)]
-        left = self._pieces.get(chunk, place.length) - len(data)
-        if left:
-            self._pieces[chunk] = left
+        pieces = self._pieces.setdefault(chunk, set())
+        pieces.add(start)
+        if len(pieces) < -(-place.length // UNIT_BYTES):
             return []
-        self._pieces.pop(chunk, None)
+        del self._pieces[chunk]
         return [Came(chunk, self._read_back(place.file, place.file_offset, place.length), record)]
 
     def _read_back(self, file: int, offset: int, length: int) -> bytes:

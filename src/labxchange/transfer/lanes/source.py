@@ -11,7 +11,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final
 
 from labxchange.dataset.listing import Line, ListedFile
-from labxchange.errors import IntegrityError
+from labxchange.dataset.manifest import UNREADABLE
+from labxchange.errors import IntegrityError, LabxchangeError
 from labxchange.files.reading import SourceReader
 from labxchange.files.scan import Sources
 from labxchange.wire.data.sender import Gone
@@ -106,8 +107,8 @@ class LaneSource:
                 count = min(len(view), end - offset)
                 try:
                     self._reader.read_into(file, offset - begin, view[:count])
-                except IntegrityError as error:
-                    self.reasons[file] = error.code
+                except LabxchangeError as error:
+                    self.reasons[file] = error.code if isinstance(error, IntegrityError) else UNREADABLE
                     raise Gone(begin, end) from None
                 view, offset = view[count:], offset + count
             file += 1

@@ -31,12 +31,12 @@ from labxchange.files.quarantine import Quarantine
 from labxchange.files.scan import Sources
 from labxchange.net.lane_socket import LaneSocket, open_lane
 from labxchange.transfer.lanes import messages
-from labxchange.transfer.lanes.ring import Ring
+from labxchange.transfer.lanes.ring import Ring, Row
 from labxchange.transfer.lanes.sink import LaneSink, units_of
 from labxchange.transfer.lanes.source import LaneSource
 from labxchange.wire.data.assembly import Assembly, Unit
 from labxchange.wire.data.congestion.fair import Fair
-from labxchange.wire.data.datagram import LaneKey, lane_of
+from labxchange.wire.data.datagram import LaneKey, by_lane
 from labxchange.wire.data.lane import NEVER, Asked, Batch, Failed, Keys, Moved, Up, Worn
 from labxchange.wire.data.receiver import Receiver
 from labxchange.wire.data.sender import Sender
@@ -88,6 +88,7 @@ class Worker:
         self._inbox = messages.Inbox()
         self._outgoing = bytearray()
         self._lanes: dict[bytes, _Lane] = {}
+        self._own: dict[LaneSocket, _Lane] = {}
         self._jobs: dict[int, _Job] = {}
         self._written: deque[tuple[_Job, Unit, list[messages.Came]]] = deque()
         self._troubles: deque[tuple[_Job, LabxchangeError]] = deque()
@@ -122,12 +123,11 @@ class Worker:
         if any(job.came for job in self._jobs.values()):
             due = min(due, self._report_at)
         pause = max(min(due - now, 1.0), 0.0)
-        if self._written or self._ring.has_rows:
-            pause = 0.0
         if pause > 0.0:
+            # Threads that bring something look at this first: what they brought before it is seen here, after it they wake us.
             self._ring.sleeping = True
             # select's timeout is as fine as the clock, poll's and epoll's are whole milliseconds.
-            if not self._ring.has_rows:
+            if not (self._ring.has_rows or self._written or self._troubles):
                 select.select([self._control.fileno(), self._ring.wake_descriptor], [], [], pause)
             self._ring.sleeping = False
             self._ring.drain_wake()
@@ -231,6 +231,7 @@ class Worker:
         self._lanes[order.lane] = _Lane(job, machine, sock, own=own, controller=controller)
         job.lanes.add(order.lane)
         if own:
+            self._own[sock] = self._lanes[order.lane]
             self._ring.add(sock)
 
     def _ask(self, order: messages.Ask) -> None:
@@ -260,6 +261,7 @@ class Worker:
         if lane is not None:
             lane.job.lanes.discard(lane_id)
             if lane.own:
+                del self._own[lane.socket]
                 self._ring.remove(lane.socket)
 
     def _close_job(self, job: _Job) -> None:
@@ -281,9 +283,8 @@ class Worker:
             row = self._ring.take()
             if row is None:
                 return
-            lane = self._lanes.get(lane_of(row.data))
-            if lane is not None and lane.socket is row.socket:
-                batch = Batch(row.data, row.size, None if lane.own else row.source)
+            for lane, data in self._lanes_of(row):
+                batch = Batch(data, row.size, None if lane.own else row.source)
                 if isinstance(lane.machine, Receiver):
                     lane.machine.dropped = row.socket.drops
                     # Time in the ring counts as time on the way: who sends faster than is opened here must see a queue.
@@ -292,6 +293,14 @@ class Worker:
                 else:
                     lane.machine.receive(batch, row.at)
             self._ring.done(row)
+
+    def _lanes_of(self, row: Row) -> list[tuple[_Lane, memoryview]]:
+        """Which lanes a batch is for: a connected socket has one, on the listening one the ids say it."""
+        if row.socket is not self._listen:
+            lane = self._own.get(row.socket)
+            return [(lane, row.data)] if lane is not None else []
+        known = ((self._lanes.get(lane_id), data) for lane_id, data in by_lane(row.data, row.size))
+        return [(lane, data) for lane, data in known if lane is not None and not lane.own]
 
     def _take_complete(self, job: _Job) -> None:
         while job.assembly.complete and job.sink is not None:

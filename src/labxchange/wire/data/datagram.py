@@ -203,6 +203,21 @@ def headers_of(batch: memoryview, size: int) -> NDArray[np.void]:
     return out
 
 
+def by_lane(batch: memoryview, size: int) -> list[tuple[bytes, memoryview]]:
+    """A batch as one for each lane id in it: nearly always it is of one, and not copied. What anybody sends from the address of
+    a lane is joined with what is of the lane, so the first datagram says nothing of the others."""
+    if len(batch) <= size:
+        return [(lane_of(batch), batch)]
+    ids = headers_of(batch, size)["lane"]
+    if not len(ids) or (ids == ids[0]).all():
+        return [(lane_of(batch), batch)]
+    out = []
+    for lane in np.unique(ids, axis=0):
+        rows = np.flatnonzero((ids == lane).all(axis=1)).tolist()
+        out.append((lane.tobytes(), memoryview(b"".join(batch[row * size : (row + 1) * size] for row in rows))))
+    return out
+
+
 def lane_of(batch: memoryview) -> bytes:
     """The lane id of the first datagram of a batch; empty when it is none."""
     return bytes(batch[2:8]) if len(batch) >= OVERHEAD_BYTES else b""

@@ -1,4 +1,4 @@
-"""Both ends of a lane at the edges: timers that are due only when something can be done, numbers that end, and what is read late."""
+"""Both ends of a lane at the edges: timers that are due only when something can be done, numbers that end, late reading."""
 
 from __future__ import annotations
 
