@@ -21,6 +21,9 @@ FETCH_BYTES: Final = 8 << 20
 
 FETCH_PARALLEL: Final = 4
 
+LANE_FETCH_BYTES: Final = 16 << 20
+"""Bytes of one range request over lanes: each is judged, and written down, once."""
+
 LANE_CREDIT_BYTES: Final = 192 << 20
 """The same over lanes, where it has to cover the round trip and the time that lost packets take to come again: 4.4 round trips of
 200 ms at 1 Gbit/s and 5 % loss are 110 MB (docs/adr/0008)."""

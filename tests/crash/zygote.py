@@ -30,7 +30,7 @@ from labxchange.node import peers, receiving
 from labxchange.node.node import Node
 from labxchange.store import transfers
 from labxchange.store.database import Database
-from labxchange.transfer import plan, receive
+from labxchange.transfer import receive, streams
 from tests.crash import traps
 from tests.support.nodes import make_node, start
 
@@ -86,7 +86,7 @@ class _Host:
             (channel, "PING_INTERVAL_S", 0.3),
             (channel, "SILENCE_MAX_S", 1.5),
             (receive, "JOURNAL_BYTES", JOURNAL_BYTES),
-            (plan, "FETCH_BYTES", FETCH_BYTES),
+            (streams, "FETCH_BYTES", FETCH_BYTES),
             (peers, "DIAL_TIMEOUT_S", 2.0),
             (peers, "RETRY_IDLE_S", 0.4),
             *((module, "RETRY_FIRST_S", 0.1) for module in (peers, receiving)),

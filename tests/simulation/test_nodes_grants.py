@@ -12,7 +12,7 @@ from labxchange.node.node import Node
 from labxchange.node.values import TransferInfo
 from labxchange.sharing.exchange import Cut
 from labxchange.store import statements, transfers
-from labxchange.transfer import plan
+from labxchange.transfer import streams
 from labxchange.transfer.intervals import Interval
 from tests.support.nodes import befriend, ended, share, until, wait_for
 from tests.support.world import (
@@ -261,7 +261,7 @@ def test_a_slot_returns_only_when_no_whole_file_went_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole_file_sent: bool
 ) -> None:
     """One large file that is cut in its middle gives the slot back; many small ones do not."""
-    monkeypatch.setattr(plan, "FETCH_BYTES", 1 << 20)  # what was asked for counts as sent
+    monkeypatch.setattr(streams, "FETCH_BYTES", 1 << 20)  # what was asked for counts as sent
 
     async def story(world: World) -> None:
         ada, bo = await world.pair()

@@ -27,6 +27,7 @@ import contextlib
 import errno
 import select
 import socket
+import struct
 import sys
 
 from labxchange.errors import UnavailableError
@@ -48,10 +49,12 @@ _SOL_UDP = 17
 _UDP_SEGMENT = 103
 _UDP_GRO = 104
 _SO_RXQ_OVFL = 40
+_SO_TIMESTAMPNS = 35
+_TIMESPEC = struct.Struct("@ll")
 _IP_MTU_DISCOVER = 10
 _IPV6_MTU_DISCOVER = 23
 _PMTUDISC_PROBE = 3
-_CONTROL_BYTES = 2 * socket.CMSG_SPACE(4)
+_CONTROL_BYTES = 2 * socket.CMSG_SPACE(4) + socket.CMSG_SPACE(_TIMESPEC.size)
 _REFUSES_JOINED = frozenset((errno.EIO, errno.EINVAL, errno.EMSGSIZE, errno.EOPNOTSUPP, errno.ENOPROTOOPT))
 _NOT_NOW = frozenset((errno.EAGAIN, errno.ENOBUFS, errno.EINTR, errno.ENOMEM))
 
@@ -97,6 +100,8 @@ class LaneSocket:
     Attributes:
         gso, gro: what is in use. ``gso`` becomes False for good when the kernel or the device refuses at run time.
         receive_buffer_bytes, send_buffer_bytes: granted; Linux counts its own bookkeeping in, so twice what is usable.
+        arrived_at: when what was received last came to this machine, by the kernel's clock of the day (seconds); 0.0 where it
+            does not say. It is there before a busy process looks, so round trips are those of the path.
         drops: arrived here and thrown away because nobody read in time ("this machine"); a joined batch counts once.
         refused, too_large, failed: datagrams answered by "nobody listens", over the size of the interface, without a route.
         sent_calls, sent_datagrams, received_calls, received_datagrams: for datagrams per call.
@@ -111,6 +116,7 @@ class LaneSocket:
         self.send_buffer_bytes = _ask_buffer(sock, socket.SO_SNDBUF, buffer_bytes)
         _never_fragment(sock)
         _set(sock, socket.SOL_SOCKET, _SO_RXQ_OVFL, 1)
+        _set(sock, socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         # Setting the size 0 changes nothing and tells whether the kernel knows the option.
         self.gso = gso and _set(sock, _SOL_UDP, _UDP_SEGMENT, 0)
         self.gro = join_received(sock, join=gro)
@@ -118,6 +124,7 @@ class LaneSocket:
         self._control: tuple[int, list[tuple[int, int, bytes]]] = (0, [])
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
+        self.arrived_at = 0.0
         self.drops = self.refused = self.too_large = self.failed = 0
         self.sent_calls = self.sent_datagrams = 0
         self.received_calls = self.received_datagrams = 0
@@ -178,6 +185,9 @@ class LaneSocket:
         for level, kind, value in control:
             if level == _SOL_UDP and kind == _UDP_GRO:
                 segment_bytes = int.from_bytes(value, sys.byteorder)
+            elif kind == _SO_TIMESTAMPNS and len(value) == _TIMESPEC.size:
+                seconds, nanoseconds = _TIMESPEC.unpack(value)
+                self.arrived_at = seconds + nanoseconds / 1e9
             elif kind == _SO_RXQ_OVFL:
                 self.drops = int.from_bytes(value, sys.byteorder)
         self.received_calls += 1

@@ -19,9 +19,10 @@ _WINDOW = 1 << 16
 
 
 class Plan:
-    """The open chunks of one line. A request has at most ``FETCH_BYTES``, but for one larger chunk."""
+    """The open chunks of one line. A request has at most ``request_bytes``, but for one larger chunk."""
 
     def __init__(self, line: Line) -> None:
+        self.request_bytes = FETCH_BYTES
         self._line = line
         self._open = np.zeros(line.chunks, np.bool_)
         self._from = 0
@@ -57,7 +58,7 @@ class Plan:
         """The next request, its chunks in order; empty when nothing is open."""
         begin = self._seek()
         request: list[Interval] = []
-        room = FETCH_BYTES
+        room = self.request_bytes
         for first, last in of_mask(self._open[begin : begin + _WINDOW]):
             start, end = begin + first, begin + last
             fits = self._fitting(start, end, room)

@@ -44,6 +44,7 @@ from labxchange.wire.control.messages import Gone
 _ATTEMPTS = 3
 _FEW = 16
 _READ_BYTES = 1 << 20
+_WINDOWS = 2
 _RECORDS_MAX = 100_000
 """SHA-256 of small files kept until their release; those of more are read back."""
 
@@ -128,6 +129,8 @@ class Download:
         self._ready: deque[int] = deque()
         self._unrecorded: list[int] = []
         self._full = asyncio.Event()
+        self._roomy = asyncio.Event()
+        self._roomy.set()
         self._commit = asyncio.Lock()
         self.received_bytes = 0
         self.reused_bytes = reused_bytes
@@ -184,6 +187,7 @@ class Download:
         Raises:
             LabxchangeError: what the fetching raises; UnavailableError when the disk here is full.
         """
+        self._wanted.requests.request_bytes = fetching.request_bytes
         try:
             await self._commit_fresh(everything=True)
             while not self.complete:
@@ -220,6 +224,8 @@ class Download:
 
     async def _fetcher(self, fetching: Fetching) -> None:
         while asked := await self._wanted.next(self._wanted.requests):
+            # On a slow disk no more comes than two windows of the journal: so much can be lost by a kill.
+            await self._roomy.wait()
             await fetching.fetch(asked, self)
             self._wanted.over(asked)
 
@@ -267,6 +273,8 @@ class Download:
             self._fresh_bytes += length
         if self._fresh_bytes >= JOURNAL_BYTES or len(self._fresh) >= BATCH_FILES:
             self._full.set()
+        if self._fresh_bytes >= _WINDOWS * JOURNAL_BYTES:
+            self._roomy.clear()
 
     def _wrong(self, chunk: int, got: str) -> None:
         place = self.line.chunk_at(chunk)
@@ -296,6 +304,7 @@ class Download:
         """
         async with self._commit:
             chunks, self._fresh, self._fresh_bytes = self._fresh, [], 0
+            self._roomy.set()
             places = [self.line.chunk_at(chunk) for chunk in chunks]
             if chunks:
                 await asyncio.to_thread(self._quarantine.flush, sorted({place.file for place in places}))

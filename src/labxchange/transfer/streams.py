@@ -20,7 +20,7 @@ from labxchange.dataset.listing import Line
 from labxchange.errors import InputError, PeerError, RefusedError
 from labxchange.files.quarantine import Quarantine
 from labxchange.net.channel import Channel, Stream
-from labxchange.settings import FETCH_PARALLEL
+from labxchange.settings import FETCH_BYTES, FETCH_PARALLEL
 from labxchange.transfer.digests import ChunkDigests
 from labxchange.transfer.intervals import Interval
 from labxchange.wire.control.messages import GONE_MAX, Fetch, Fetched, Gone, Piece, Pieces, Refused, decode_answer, encode
@@ -55,6 +55,9 @@ class Fetching(Protocol):
     parallel: int
     """How many requests at a time make it quick."""
 
+    request_bytes: int
+    """How many bytes a request is for."""
+
     async def fetch(self, asked: list[Interval], sink: Sink) -> None:
         """Get these chunks; returns when each was told to ``sink``, or its file was. Cancelled to stop.
 
@@ -87,6 +90,7 @@ class Streams:
         refused: Callable[[bytes, Channel], RefusedError],
     ) -> None:
         self.parallel = FETCH_PARALLEL
+        self.request_bytes = FETCH_BYTES
         self._transfer = transfer
         self._channel = channel
         self._line = line

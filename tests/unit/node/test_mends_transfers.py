@@ -16,7 +16,7 @@ from labxchange.sharing.exchange import Cut, Receipt
 from labxchange.store import statements, tables, transfers
 from labxchange.store.shares import ShareRow
 from labxchange.store.transfers import TransferRow
-from labxchange.transfer import plan, receive, streams
+from labxchange.transfer import receive, streams
 from tests.support.nodes import ended, share, until, wait_for
 from tests.support.world import (
     World,
@@ -46,7 +46,7 @@ def cuts_of(node: Node, transfer: str) -> list[Cut]:
 @pytest.fixture
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """One file of 1 MiB asked for at a time."""
-    monkeypatch.setattr(plan, "FETCH_BYTES", 1 << 20)
+    monkeypatch.setattr(streams, "FETCH_BYTES", 1 << 20)
     monkeypatch.setattr(streams, "FETCH_PARALLEL", 1)
     monkeypatch.setattr(receive, "JOURNAL_BYTES", 1 << 18)
 

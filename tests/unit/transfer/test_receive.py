@@ -411,7 +411,7 @@ def test_a_name_that_is_taken_is_an_error_finding(tmp_path: Path) -> None:
 
 
 def test_a_request_stays_within_its_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan, "FETCH_BYTES", 2 << 20)
+    monkeypatch.setattr(streams, "FETCH_BYTES", 2 << 20)
     shelf, book = Shelf(tmp_path / "source", {f"n{n:02d}": data(700_000 * (n % 4), n) for n in range(20)}), Book()
     channel = fetch(make(shelf, tmp_path / "target", book), shelf.serve)
     assert len(channel.asked) > 5

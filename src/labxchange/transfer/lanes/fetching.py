@@ -18,7 +18,7 @@ from labxchange.dataset.listing import Line
 from labxchange.errors import InputError, LabxchangeError, PeerError, RefusedError, UnavailableError
 from labxchange.files.quarantine import Quarantine
 from labxchange.net.channel import Channel, Stream
-from labxchange.settings import ANSWER_S, FETCH_BYTES, LANE_CREDIT_BYTES
+from labxchange.settings import ANSWER_S, LANE_CREDIT_BYTES, LANE_FETCH_BYTES
 from labxchange.transfer.digests import ChunkDigests
 from labxchange.transfer.intervals import Interval
 from labxchange.transfer.lanes import messages
@@ -75,7 +75,8 @@ class LaneFetching:
         refused: turns a Refused message into the error to raise.
     """
 
-    parallel = LANE_CREDIT_BYTES // FETCH_BYTES
+    parallel = LANE_CREDIT_BYTES // LANE_FETCH_BYTES
+    request_bytes = LANE_FETCH_BYTES
 
     def __init__(
         self,

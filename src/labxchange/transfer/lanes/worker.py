@@ -283,14 +283,11 @@ class Worker:
             if row is None:
                 return
             for lane, data in self._lanes_of(row):
-                batch = Batch(data, row.size, None if lane.own else row.source)
+                batch = Batch(data, row.size, None if lane.own else row.source, row.at)
+                lane.machine.receive(batch, time.monotonic())
                 if isinstance(lane.machine, Receiver):
                     lane.machine.dropped = row.socket.drops
-                    # Time in the ring counts as time on the way: who sends faster than is opened here must see a queue.
-                    lane.machine.receive(batch, time.monotonic())
                     self._take_complete(lane.job)
-                else:
-                    lane.machine.receive(batch, row.at)
             self._ring.done(row)
 
     def _lanes_of(self, row: Row) -> list[tuple[_Lane, memoryview]]:

@@ -56,11 +56,13 @@ Address = tuple[str, int] | tuple[str, int, int, int]
 
 
 class Batch(NamedTuple):
-    """Datagrams of ``size`` bytes one after the other, the last may be shorter; where to, or whence (None: a connected peer)."""
+    """Datagrams of ``size`` bytes one after the other, the last may be shorter; where to, or whence (None: a connected peer); of
+    received ones, when they came to this machine (0: now), which may be a while before they are looked at."""
 
     data: memoryview
     size: int
     address: Address | None = None
+    at: float = 0.0
 
 
 class Keys(NamedTuple):
@@ -112,6 +114,7 @@ class Opened(NamedTuple):
     payload: memoryview
     room: int
     rest: int
+    at: float
 
     def length(self, row: int) -> int:
         return self.rest if row == len(self.headers) - 1 else self.room
@@ -218,7 +221,7 @@ class Lane:
         last = len(headers) - 1
         rest = min(room, len(data) - last * batch.size - OVERHEAD_BYTES)
         self.received_bytes += len(fresh) * batch.size - (room - rest if int(fresh[-1]) == last else 0)
-        self._on_opened(Opened(headers, fresh, payload, room, rest), now)
+        self._on_opened(Opened(headers, fresh, payload, room, rest, batch.at or now), now)
 
     def _open_behind(
         self, data: memoryview, size: int, numbers: NDArray[np.int64], *, tried: NDArray[np.int64], good: NDArray[np.int64]
@@ -266,7 +269,7 @@ class Lane:
             if kinds[row] == Kind.CHALLENGE and len(self._replies) < 8:
                 self._replies.append((Kind.RESPONSE, token))
             elif kinds[row] == Kind.RESPONSE and token in self._tokens:
-                rtt_s = max(now - self._tokens[token], 0.0)
+                rtt_s = max(opened.at - self._tokens[token], 0.0)
                 self._tokens, self._proven = {}, True
                 self._challenge_at, self._challenge_gap = now + KEEPALIVE_S, CHALLENGE_S
                 self._on_answer(rtt_s)

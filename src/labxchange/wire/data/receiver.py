@@ -52,6 +52,7 @@ class Receiver(Lane):
         self.dropped = 0
         """Datagrams that this machine's socket dropped, as the worker counts them."""
         self._next = 0
+        self._newest = -1
         self._newest_at = now
         self._interval_s = REPORT_MIN_S
         self._report_at = NEVER
@@ -69,7 +70,8 @@ class Receiver(Lane):
             data = opened.rows
         if len(data):
             self._put(opened, data)
-        self._newest_at = now
+        if self._seen.newest > self._newest:
+            self._newest, self._newest_at = self._seen.newest, opened.at
         self._unreported += len(opened.rows)
         due = 0.0 if self._unreported >= REPORT_PACKETS else self._reported_at + self._interval_s
         self._report_at = min(self._report_at, max(now, due))
@@ -130,7 +132,7 @@ class Receiver(Lane):
         payload = encode(
             newest=newest,
             held_us=int((now - self._newest_at) * 1e6),
-            clock_us=int(self._newest_at * 1e6),
+            clock_us=int(now * 1e6),
             total_bytes=self.received_bytes,
             dropped=self.dropped,
             forged=self.forged,

@@ -8,6 +8,7 @@ was never sent, is a lie (``PeerError``). Sending again, and at what rate, is le
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -20,6 +21,9 @@ from labxchange.wire.data.status import Status
 RING: Final = 1 << 18
 REORDER: Final = 128
 RTT_FIRST_S: Final = 0.2
+RATE_SPAN_S: Final = 0.008
+"""A rate is measured over so long at least: batches of 44 datagrams come half a millisecond apart at 1 Gbit/s."""
+
 LATE_ROUND_TRIPS: Final = 1.25
 GRAIN_S: Final = 0.002
 """How exactly machines keep time here: threads wake late, receivers join datagrams."""
@@ -41,6 +45,16 @@ class Report(NamedTuple):
     late_packets: int
 
 
+class _Mark(NamedTuple):
+    """Where a report stood: bytes delivered in all; when the newest packet was sent, and came, and when the report was made, the
+    latter two by the receiver's clock."""
+
+    delivered: int
+    sent_at: float
+    came_at: float
+    told_at: float
+
+
 class Recovery:
     """Packets of one lane, from number 0 on."""
 
@@ -57,16 +71,12 @@ class Recovery:
         self._round_ends = 0
         self._low = 0
         self._delivered = 0
-        self._delivered_clock = 0.0
-        self._delivered_sent = 0.0
+        self._marks: deque[_Mark] = deque()
         self._state = np.zeros(RING, np.uint8)
         self._sent_at = np.zeros(RING)
         self._offset = np.zeros(RING, np.int64)
         self._length = np.zeros(RING, np.int32)
         self._size = np.zeros(RING, np.int32)
-        self._before = np.zeros(RING, np.int64)
-        self._clock = np.zeros(RING)
-        self._first = np.zeros(RING)
 
     def room(self) -> bool:
         """False while the ring is full of packets whose fate is not known."""
@@ -82,9 +92,7 @@ class Recovery:
         """``count`` packets went out, with the ``length`` bytes of the line from ``offset`` on, ``room`` bytes each but the last;
         of a packet without data the length is 0 and ``room`` what it weighs."""
         if not self.in_flight_packets:
-            # After a pause the rate is measured anew from here.
-            self._delivered_sent = now
-            self._delivered_clock = 0.0
+            self._marks.clear()  # after a pause the rate is measured anew
         numbers = np.arange(self.next, self.next + count)
         at = numbers % RING
         lengths = np.minimum(room, np.maximum(length - np.arange(count) * room, 0)).astype(np.int32)
@@ -94,9 +102,6 @@ class Recovery:
         self._offset[at] = offset + np.arange(count) * room
         self._length[at] = lengths
         self._size[at] = sizes
-        self._before[at] = self._delivered
-        self._clock[at] = self._delivered_clock
-        self._first[at] = self._delivered_sent
         self.next += count
         self.in_flight_bytes += int(sizes.sum())
         self.in_flight_packets += count
@@ -146,27 +151,35 @@ class Recovery:
     def _sample(self, new: NDArray[np.int64], status: Status, now: float) -> tuple[float | None, float]:
         """Round trip and delivery rate by the newest packet that this report acknowledges."""
         last = int(new[-1])
-        slot = last % RING
-        sent_at = float(self._sent_at[slot])
+        sent_at = float(self._sent_at[last % RING])
         self._delivered += int(self._size[new % RING].sum())
-        clock = status.clock_us / 1e6
         rtt: float | None = None
         if last == status.newest:
             rtt = max(now - sent_at - status.held_us / 1e6, 1e-6)
             self._smooth(rtt)
         rate = 0.0
-        before = float(self._clock[slot])
-        if before > 0 and last > self.newest_acked:
-            elapsed = max(clock - before, sent_at - float(self._first[slot]))
-            if elapsed > 0:
-                rate = (self._delivered - int(self._before[slot])) / elapsed
         if last > self.newest_acked:
             self.newest_acked = last
-            self._delivered_sent, self._delivered_clock = sent_at, clock
+            told_at = status.clock_us / 1e6
+            rate = self._rate(_Mark(self._delivered, sent_at, told_at - status.held_us / 1e6, told_at))
         if last >= self._round_ends:
             self.round += 1
             self._round_ends = self.next
         return rtt, rate
+
+    def _rate(self, mark: _Mark) -> float:
+        """What was delivered since the report a round trip ago, or 8 ms, by the slowest of three clocks: that of sending, that of
+        arriving, and that of the receiver's reports, which is that of its work."""
+        marks, span = self._marks, max(self.srtt_s, RATE_SPAN_S)
+        while len(marks) > 1 and marks[1].told_at <= mark.told_at - span:
+            marks.popleft()
+        rate = 0.0
+        if marks and marks[0].told_at <= mark.told_at - span:
+            first = marks[0]
+            elapsed = max(mark.sent_at - first.sent_at, mark.came_at - first.came_at, mark.told_at - first.told_at)
+            rate = (mark.delivered - first.delivered) / elapsed
+        marks.append(mark)
+        return rate
 
     def _smooth(self, rtt: float) -> None:
         """RFC 6298."""
@@ -217,4 +230,4 @@ class Recovery:
     def forget_path(self) -> None:
         """The path changed: round trips are measured anew."""
         self.srtt_s, self.rttvar_s, self.min_rtt_s = max(self.srtt_s, RTT_FIRST_S), RTT_FIRST_S / 2, float("inf")
-        self._delivered_clock = 0.0
+        self._marks.clear()

@@ -153,7 +153,7 @@ class Sender(Lane):
         self._control(opened, now)
         kinds = opened.headers["kind"][opened.rows]
         for row in opened.rows[kinds == Kind.STATUS].tolist():
-            self._on_status(opened.of(row), now)
+            self._on_status(opened.of(row), opened.at)
 
     def _on_status(self, payload: memoryview, now: float) -> None:
         status = decode(payload)

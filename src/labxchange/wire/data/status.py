@@ -1,7 +1,7 @@
 """The status report: what a receiver tells its sender many times a second.
 
 Its bit map names each packet of the last ones, not what is new, so a lost report costs nothing. Payload: u32 newest number, u32
-microseconds since it came, u64 the receiver's clock in microseconds when it came, u64 bytes that arrived in all, u32 datagrams
+microseconds since it came, u64 the receiver's clock in microseconds now, u64 bytes that arrived in all, u32 datagrams
 that this machine dropped, u32 datagrams that did not open, u16 length of the bit map in bytes, bit map; bit i (of byte i // 8,
 lowest first) says that number ``newest - i`` arrived. Integers are big-endian. When reports are sent is left to ``receiver``.
 """

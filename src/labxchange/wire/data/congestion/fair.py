@@ -23,6 +23,9 @@ BACK_ROUNDS = 3
 BACK_PERIOD = 10
 REFERENCE_BYTES_S = 125e6
 OWN_PACKETS = 4
+KI = 0.1
+GREW = 0.6
+SNAP = 0.85
 
 
 class Fair:
@@ -175,7 +178,7 @@ class Fair:
         self._busy_rounds += 1
         self._busy_loss |= excess
         arriving = ended.rate_bytes_s / (1.0 - path.loss)
-        if arriving < 0.95 * self._gain_before * self._pace:
+        if arriving < SNAP * self._gain_before * self._pace:
             self._pace = max(arriving, YIELD_FLOOR * self._busy_base / (1 - path.loss))
         if self._busy_rounds > YIELD_ROUNDS:
             if not self._busy_loss and abs(queue - self._busy_queue) < 0.1 * self._busy_queue:
@@ -222,13 +225,14 @@ class Fair:
                 return BACKOFF
             return (1.25, 0.75, 1.0)[min(self._phase, 2)]
         error = max(min((self._target_s - queue) / span, 0.5), -0.5)
-        if self._busy_rounds:
-            return max(0.75, min(1.0 + error, 0.9 if excess else 1.0))
-        self._pace *= 1 + max(min(0.1 * error, 0.02), -0.1)
+        self._pace *= 1 + max(min(KI * error, 0.02), -0.1)
         self._pace = min(self._pace, 1.1 * self._model)
         steady = 1 + min(max(0.5 * error, -0.25), 0.05)
+        if self._busy_rounds:
+            self._phase = max(self._phase, 2)
+            return min(steady, 0.9) if excess else steady
         if self._phase == 2:
-            grew = ended.rate_bytes_s > self._before_push * (1 + 0.4 * self._push)
+            grew = ended.rate_bytes_s > self._before_push * (1 + GREW * self._push)
             if grew and queue < self._target_s and not excess and not ended.limited:
                 self._phase = 0
                 self._push = min(2 * self._push, 1.0)
