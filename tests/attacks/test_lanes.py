@@ -6,21 +6,29 @@ an address that is somebody else's; data that nobody asked for; lane ids that co
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import random
+import select
+import socket
+import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from labxchange.net.lane_socket import LaneSocket
+from labxchange.transfer.lanes import messages
 from labxchange.transfer.lanes import ring as lane_ring
 from labxchange.transfer.lanes.process import LANES_A_SESSION, Workers
 from labxchange.wire.data.datagram import BATCH_DATAGRAMS, SIZES, Kind, Sealer, by_lane
 from labxchange.wire.data.lane import Batch, Failed, Up
 from labxchange.wire.data.sender import Sender
 from labxchange.wire.data.status import MAP_BYTES_MAX, encode
+from tests.support.lane_workers import Move
 from tests.support.lanes import DIALLER, LISTENER, Steady, Weather, World, lane_keys
 
 SEED = os.environ.get("LABXCHANGE_SEED", "1")
@@ -311,6 +319,94 @@ def test_an_address_moves_at_most_once_a_second() -> None:
         world.sender.receive(Batch(memoryview(data), len(data), ("10.1.0.1", number)), world.now + number / 20)
         moved += world.sender.address != old
     assert moved == 5
+
+
+class Between(threading.Thread):
+    """Stands between two workers: passes on what they send, and with it what they did not - changed, forged ahead of its number,
+    repeated, reflected, of another lane - from the address that each of them believes to talk to."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__(daemon=True)
+        self.front = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.back = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        for sock in (self.front, self.back):
+            sock.bind(("127.0.0.1", 0))
+        self.back.connect(("127.0.0.1", port))
+        self.port: int = self.front.getsockname()[1]
+        self.passed = self.evil = 0
+        self.over = False
+        self._chance = random.Random(SEED)
+        self._old: list[bytes] = []
+
+    def run(self) -> None:
+        caller = None
+        while not self.over:
+            for sock in select.select([self.front, self.back], [], [], 0.2)[0]:
+                with contextlib.suppress(OSError):
+                    data, source = sock.recvfrom(65_536)
+                    if sock is self.front:
+                        caller = source
+                    if caller is not None:
+                        self._pass(data, sock is self.front, caller)
+        self.front.close()
+        self.back.close()
+
+    def _pass(self, data: bytes, forward: bool, caller: Any) -> None:
+        for piece in (*self._evil(data), data):
+            if forward:
+                self.back.send(piece)
+            else:
+                self.front.sendto(piece, caller)
+        if self._chance.random() < 0.3:  # what was sent comes back
+            self.evil += 1
+            if forward:
+                self.front.sendto(data, caller)
+            else:
+                self.back.send(data)
+        self.passed += 1
+
+    def _evil(self, data: bytes) -> list[bytes]:
+        chance, at = self._chance, self._chance.randrange(len(data))
+        ahead = (int.from_bytes(data[8:12], "big") + chance.randrange(1, 40)).to_bytes(4, "big")
+        self._old = [*self._old[-200:], data]
+        out = [
+            data[:at] + bytes([data[at] ^ 1 << chance.randrange(8)]) + data[at + 1 :],
+            data[:8] + ahead + data[12:],
+            data[:2] + b"lane-z" + data[8:],
+            chance.choice(self._old[:-1] or [data[:-1]]),
+        ]
+        self.evil += len(out)
+        return out
+
+
+@pytest.mark.parametrize("sender_dials", [True, False], ids=["sender dials", "receiver dials"])
+def test_a_real_worker_under_attack(tmp_path: Path, sender_dials: bool) -> None:
+    """Four datagrams that are not honest before each that is: every byte is right, the lane stays, nothing else is accepted."""
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "a.bin").write_bytes(DATA * 15)
+    (source / "b.bin").write_bytes(DATA[:5_000])
+
+    async def main() -> None:
+        async with Move(source, tmp_path / "here", cap_bytes_s=4e6) as move:
+            between = Between(move.slots[1].port)
+            move.port = between.port
+            between.start()
+            move.open(sender_dials=sender_dials)
+            await move.until(lambda: len(move.of(messages.LaneUp)) == 2)
+            move.ask(0, move.line.chunks - 1)
+            await move.until(lambda: len(move.came) == move.line.chunks, 60.0)
+            between.over = True
+            between.join()
+            assert between.evil > 4 * between.passed > 1_200
+            assert not move.of(messages.LaneOver)
+            assert not move.of(messages.LaneMoved)
+            assert max(stats.forged for stats in move.of(messages.LaneStats)) > 200
+            for chunk, came in move.came.items():
+                assert came.digest == move.digest_of(chunk, source)
+            assert move.part(0) == DATA * 15
+
+    asyncio.run(main())
 
 
 # --- batches, rings and ids -------------------------------------------------------------------------------------------

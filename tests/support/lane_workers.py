@@ -37,10 +37,13 @@ class Move:
         self.news: list[messages.News] = []
         self.came: dict[int, messages.Came] = {}
         self.slots: tuple[Slot, ...] = ()
+        self.port = 0
+        """Where the dialling side calls; the listener's, unless something is to stand between."""
         self._changed = asyncio.Event()
 
     async def __aenter__(self) -> Move:
         self.slots = open_group("127.0.0.1", 0, workers=1)
+        self.port = self.slots[1].port
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -74,7 +77,7 @@ class Move:
                 read=lane_secret(K_LANE, self.lane, theirs),
                 cipher="aes-256-gcm",
                 slot=1 if dials else 0,
-                remote=("127.0.0.1", self.slots[1].port) if dials else None,
+                remote=("127.0.0.1", self.port) if dials else None,
                 cap_bytes_s=self.cap_bytes_s,
             )
         )

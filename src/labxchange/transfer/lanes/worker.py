@@ -92,7 +92,6 @@ class Worker:
         self._jobs: dict[int, _Job] = {}
         self._written: deque[tuple[_Job, Unit, list[messages.Came]]] = deque()
         self._troubles: deque[tuple[_Job, LabxchangeError]] = deque()
-        self._closed_jobs: deque[int] = deque()
         self._readers = ThreadPoolExecutor(2, thread_name_prefix="read")
         self._ring = Ring()
         if listen is not None:

@@ -1,4 +1,4 @@
-"""Bytes for a lane that sends: those of the files, in any order of asking; a file that is not as listed is named, others go on."""
+"""Bytes for a lane that sends: those of the files, in any order of asking; a file not as listed is named, others go on."""
 
 from __future__ import annotations
 

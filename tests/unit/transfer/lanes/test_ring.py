@@ -1,0 +1,133 @@
+"""The ring between the receiving thread and the loop: nothing is lost, changed or put in another order, round after round.
+
+The thread's work is done by hand here, so that each case comes as it is meant.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from labxchange.net.lane_socket import ROW_BYTES, LaneSocket
+from labxchange.transfer.lanes import ring as module
+from labxchange.transfer.lanes.ring import Ring, Row
+
+SLEEP = time.sleep
+Receipt = tuple[bytes, int, Any]
+
+
+class Scripted(LaneSocket):
+    """A socket that receives what it is told."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Receipt] = []
+
+    def receive_into(self, row: memoryview) -> Receipt | None:  # type: ignore[override]
+        if not self.waiting:
+            return None
+        data, size, source = self.waiting.pop(0)
+        assert len(row) == ROW_BYTES
+        row[: len(data)] = data
+        return len(data), size, source  # type: ignore[return-value]
+
+
+@pytest.fixture
+def ring(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ring]:
+    monkeypatch.setattr(module, "RING_BYTES", 5 * ROW_BYTES)
+    made = Ring()
+    yield made
+    made.close()
+    made._thread.join(5.0)
+
+
+def cut(row: Row) -> list[Receipt]:
+    """The datagrams of a row."""
+    starts = range(0, len(row.data), row.size) if row.data else [0]
+    return [(bytes(row.data[start : start + row.size]), row.size, row.source) for start in starts]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_what_comes_is_taken_in_order_and_whole(ring: Ring, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    chance = random.Random(seed)
+    sockets = [Scripted(), Scripted()]
+    want: list[tuple[bytes, Any, LaneSocket]] = []
+    got: list[tuple[bytes, Any, LaneSocket]] = []
+
+    def take(count: int) -> None:
+        for _ in range(count):
+            row = ring.take()
+            if row is None:
+                return
+            got.extend((data, row.source, row.socket) for data, _, _ in cut(row))
+            assert len(row.data) <= 2 * ROW_BYTES
+            ring.done(row)
+
+    monkeypatch.setattr(module.time, "sleep", lambda _: take(2))
+    for _ in range(300):
+        sock = chance.choice(sockets)
+        for _ in range(chance.randrange(6)):
+            size = chance.choice([1, 44, 1_200, 1_472, 8_972])
+            count = chance.choice([1, 1, 1, chance.randint(1, min(65_000 // size, 300))])
+            last = chance.choice([size, chance.randint(1, size)])
+            source = ("10.0.0.1", chance.randrange(2))
+            data = chance.randbytes(size * (count - 1) + last)
+            sock.waiting.append((data, size if count > 1 else last, source))
+            want += [(data[start : start + size], source, sock) for start in range(0, len(data), size)]
+        ring._receive(sock)
+        assert not sock.waiting
+        take(chance.randrange(4))
+    monkeypatch.setattr(module.time, "sleep", SLEEP)
+    take(1_000_000)
+    assert got == want
+    assert ring._head > 4 * 5 * ROW_BYTES, "several times round"
+
+
+def test_receipts_of_one_source_and_size_are_one_batch(ring: Ring) -> None:
+    sock = Scripted()
+    piece = bytes(1_200)
+    sock.waiting = [(piece, 1_200, "a"), (piece * 2, 1_200, "a"), (piece[:50], 50, "a"), (piece, 1_200, "a"), (piece, 1_200, "b")]
+    ring._receive(sock)
+    sizes = []
+    while (row := ring.take()) is not None:
+        sizes.append((len(row.data), row.size, row.source))
+        ring.done(row)
+    assert sizes == [(3_650, 1_200, "a"), (1_200, 1_200, "a"), (1_200, 1_200, "b")]
+
+
+def test_a_full_ring_stops_the_thread_until_something_is_taken(ring: Ring, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system drops meanwhile, and counts; nothing that is in the ring is written over."""
+    sock, waits, marks = Scripted(), 0, list[int]()
+
+    def wait(_: float) -> None:
+        nonlocal waits
+        waits += 1
+        row = ring.take()
+        assert row is not None
+        marks.append(row.data[0])
+        assert set(bytes(row.data)) == {row.data[0]}
+        ring.done(row)
+
+    monkeypatch.setattr(module.time, "sleep", wait)
+    sock.waiting = [(bytes([number + 1]) * 60_000, 60_000, number) for number in range(20)]
+    ring._receive(sock)
+    monkeypatch.setattr(module.time, "sleep", SLEEP)
+    assert waits
+    while (row := ring.take()) is not None:
+        marks.append(row.data[0])
+        ring.done(row)
+    assert marks == list(range(1, 21))
+
+
+def test_an_empty_datagram_is_a_row_without_bytes(ring: Ring) -> None:
+    sock = Scripted()
+    sock.waiting = [(b"", 1, "a"), (b"x" * 44, 44, "a")]
+    ring._receive(sock)
+    rows = []
+    while (row := ring.take()) is not None:
+        rows.append(bytes(row.data))
+        ring.done(row)
+    assert b"".join(rows) == b"x" * 44
