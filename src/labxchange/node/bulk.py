@@ -74,6 +74,7 @@ class Bulk:
         """The listening port is open."""
         if self._workers is not None:
             self._workers.listen_on(endpoint.lane_sockets, port)
+            self._workers.warm()
 
     def legs(self, transfer: str) -> list[Leg]:
         """The lanes of a transfer, for display."""

@@ -11,14 +11,14 @@ from labxchange.store import shares as rows
 from labxchange.store import transfers
 from labxchange.store.transfers import TransferRow
 from labxchange.transfer.intervals import to_mask
-from labxchange.transfer.reuse import Held, Reuse
+from labxchange.transfer.reuse import Held
 
 _MOST = 4
 """The newest are looked at: each is a list of digests in memory."""
 
 
-def earlier_versions(core: Core, catalog: Catalog, row: TransferRow) -> Reuse | None:
-    """What other transfers of this share from this sender brought here; None where there is nothing."""
+def earlier_versions(core: Core, catalog: Catalog, row: TransferRow) -> list[Held]:
+    """What other transfers of this share from this sender brought here, the newest first."""
     with core.database.begin() as tx:
         others = [item for item in transfers.of_share(tx, row.share, row.peer) if item.direction == "in"]
         found = [
@@ -42,4 +42,4 @@ def earlier_versions(core: Core, catalog: Catalog, row: TransferRow) -> Reuse | 
         )
         if len(held) == _MOST:
             break
-    return Reuse(held) if held else None
+    return held

@@ -487,7 +487,8 @@ class Receiving:
             row = self._move(row, "running", event)
         with ours():
             quarantine = Quarantine(_path(row), row.transfer)
-        reuse = await asyncio.to_thread(earlier_versions, self._core, self._catalog, row)
+        earlier = earlier_versions(self._core, self._catalog, row)
+        reuse = await asyncio.to_thread(Reuse, earlier) if earlier else None
         try:
             await self._download(channel, row, share, loaded, quarantine, arrived, released, reuse)
         finally:

@@ -232,3 +232,15 @@ def test_a_slow_consumer_bounds_what_is_ahead(tmp_path: Path) -> None:
     assert next(results) == [0]
     results.close()  # type: ignore[attr-defined]
     assert len(started) <= 5
+
+
+def test_chunks_of_a_large_file_are_announced_ahead_of_the_result(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "large").write_bytes(random.Random("announce").randbytes(5 * (1 << 20) + 3))
+    (tmp_path / "data" / "small").write_bytes(b"x")
+    found = scan([tmp_path / "data"])
+    told: list[tuple[int, int, bytes]] = []
+    (batch,) = hash_files(found.sources, found.files, announce=lambda *chunk: told.append(chunk))
+    large = batch[0].result
+    assert not isinstance(large, str)
+    assert told == [(0, number, large.chunks[32 * number : 32 * number + 32]) for number in range(6)]

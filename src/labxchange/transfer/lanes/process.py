@@ -59,10 +59,14 @@ class Worker:
 
     def order(self, order: messages.Order) -> None:
         """Tell the worker; orders are obeyed one after the other."""
-        if self._control is None:
-            self._start()
+        self.warm()
         self._outgoing += messages.encode(order)
         self._write()
+
+    def warm(self) -> None:
+        """Start the process unless it runs."""
+        if self._control is None:
+            self._start()
 
     def close(self) -> None:
         """The worker ends when it sees its control socket closed."""
@@ -163,6 +167,10 @@ class Workers:
             return False
         used.update(lanes)
         return True
+
+    def warm(self) -> None:
+        """Start the first worker before it is needed; a transfer over one lane then begins at once."""
+        self.workers[0].warm()
 
     def next_job(self) -> int:
         return next(self._jobs)

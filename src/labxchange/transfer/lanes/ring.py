@@ -28,7 +28,7 @@ _AGE_MAX_S: Final = 1.0
 
 
 class Row(NamedTuple):
-    """Datagrams of one source and size; ``at`` is when the first of them came to this machine (monotonic seconds), ``end`` where
+    """Datagrams of one source and size; ``at`` is when the last of them came to this machine (monotonic seconds), ``end`` where
     they end in all that was ever received."""
 
     data: memoryview
@@ -106,7 +106,8 @@ class Ring:
             return None
         begin, end, size, source, sock, at = self._got.popleft()
         while self._got and self._follows(self._got[0], begin, end, size, sock, source):
-            end = self._got.popleft().end
+            following = self._got.popleft()
+            end, at = following.end, following.at
         place = begin % RING_BYTES
         return Row(self._memory[place : place + end - begin], size, source, sock, at, end)
 

@@ -24,6 +24,9 @@ RTT_FIRST_S: Final = 0.2
 RATE_SPAN_S: Final = 0.008
 """A rate is measured over so long at least: batches of 44 datagrams come half a millisecond apart at 1 Gbit/s."""
 
+RTT_LEAST_S: Final = 0.0001
+"""Nothing is nearer than that; what looks so is a clock that was set, or a report that does not tell the truth."""
+
 LATE_ROUND_TRIPS: Final = 1.25
 GRAIN_S: Final = 0.002
 """How exactly machines keep time here: threads wake late, receivers join datagrams."""
@@ -155,7 +158,7 @@ class Recovery:
         self._delivered += int(self._size[new % RING].sum())
         rtt: float | None = None
         if last == status.newest:
-            rtt = max(now - sent_at - status.held_us / 1e6, 1e-6)
+            rtt = max(now - sent_at - status.held_us / 1e6, RTT_LEAST_S)
             self._smooth(rtt)
         rate = 0.0
         if last > self.newest_acked:

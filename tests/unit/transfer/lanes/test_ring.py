@@ -25,6 +25,8 @@ class Scripted(LaneSocket):
 
     def __init__(self) -> None:
         self.waiting: list[Receipt] = []
+        self.received_datagrams = 0
+        self.arrived_at = 0.0
 
     def receive_into(self, row: memoryview) -> Receipt | None:  # type: ignore[override]
         if not self.waiting:

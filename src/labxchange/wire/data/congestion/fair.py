@@ -15,15 +15,13 @@ REPORT_S = 0.010
 PUSH = 0.25
 YIELD_ROUNDS = 6
 YIELD_FLOOR = 0.5
-LOOK_S, LOOK_ROUNDS = 10.0, 6
-F0, F1 = 0.9, 1.05
-OVER = 1.06
-BACKOFF = 0.7
-BACK_ROUNDS = 3
-BACK_PERIOD = 10
+LOOK_S, LOOK_ROUNDS = 5.0, 6
+LOOK_EACH_ROUNDS = 60
+F0, F1 = 0.9, 1.2
+OVER = 1.15
 REFERENCE_BYTES_S = 125e6
-OWN_PACKETS = 4
-KI = 0.1
+OWN_PACKETS = 8
+KI = 0.15
 GREW = 0.6
 SNAP = 0.85
 
@@ -58,8 +56,6 @@ class Fair:
         self._epoch = 0
         self._look = 0
         self._arriving: list[float] = []
-        self._back = 0
-        self._since_back = 0
 
     # what is asked
 
@@ -202,10 +198,13 @@ class Fair:
         if self._phase >= self._length:
             self._phase = 0
             self._length = 6 + ended.acked % 5
-        epoch = int(now // LOOK_S)
+        period = LOOK_S
+        while period < LOOK_EACH_ROUNDS * span:
+            period *= 2
+        epoch = int(now // period)
         if epoch != self._epoch:
             self._epoch = epoch
-            if self._contested or self._stubborn > 0.1 or now - path.rtt_min_at > LOOK_S:
+            if self._contested or self._stubborn > 0.1 or now - path.rtt_min_at > 10.0:
                 self._look = LOOK_ROUNDS
                 path.hold_rates()
         if self._look:
@@ -215,14 +214,6 @@ class Fair:
                 return 0.5
             self._look = 0
         if self._contested:
-            self._since_back += 1
-            if self._back:
-                self._back -= 1
-                return BACKOFF
-            if excess and self._since_back > BACK_PERIOD:
-                self._back, self._since_back = BACK_ROUNDS - 1, 0
-                self._phase = 2
-                return BACKOFF
             return (1.25, 0.75, 1.0)[min(self._phase, 2)]
         error = max(min((self._target_s - queue) / span, 0.5), -0.5)
         self._pace *= 1 + max(min(KI * error, 0.02), -0.1)
@@ -233,7 +224,7 @@ class Fair:
             return min(steady, 0.9) if excess else steady
         if self._phase == 2:
             grew = ended.rate_bytes_s > self._before_push * (1 + GREW * self._push)
-            if grew and queue < self._target_s and not excess and not ended.limited:
+            if grew and queue < self._target_s / 2 and not excess and not ended.limited:
                 self._phase = 0
                 self._push = min(2 * self._push, 1.0)
                 self._before_push = ended.rate_bytes_s
