@@ -26,7 +26,8 @@ QUANTUM_S: Final = 0.001
 BURST_S: Final = 0.003
 SILENCE_MAX_S: Final = 15.0
 _PROBE_TRIES: Final = 8
-_SKIP_EVERY: Final = 1000
+SKIP_EVERY: Final = 1000
+"""Of so many numbers one on average is left out."""
 _RTO_MIN_S: Final = 0.05
 _RTO_MAX_S: Final = 2.0
 _READ_AGAIN_S: Final = 0.0005
@@ -317,7 +318,7 @@ class Sender(Lane):
         return self.recovery.next
 
     def _draw_skip(self) -> int:
-        return _SKIP_EVERY // 2 + int.from_bytes(self._random_bytes(2), "big") % _SKIP_EVERY
+        return SKIP_EVERY // 2 + int.from_bytes(self._random_bytes(2), "big") % SKIP_EVERY
 
     def _transmit_data(self, now: float) -> Batch | None:
         room = self.size - OVERHEAD_BYTES
