@@ -19,7 +19,7 @@ import msgspec
 from labxchange.wire.data.congestion import Controller, Feedback
 from labxchange.wire.data.datagram import BATCH_BYTES, BATCH_DATAGRAMS, OVERHEAD_BYTES, SIZES, Kind
 from labxchange.wire.data.lane import NEVER, Address, Asked, Batch, Failed, Keys, Lane, Opened
-from labxchange.wire.data.recovery import GRAIN_S, LATE_ROUND_TRIPS, Recovery
+from labxchange.wire.data.recovery import LATE_ROUND_TRIPS, Recovery
 from labxchange.wire.data.status import decode
 
 QUANTUM_S: Final = 0.001
@@ -211,7 +211,7 @@ class Sender(Lane):
 
     def _tail_s(self) -> float:
         """After so long a packet ought to have been reported."""
-        return LATE_ROUND_TRIPS * self.recovery.srtt_s + 2 * self._report_gap_s + GRAIN_S
+        return LATE_ROUND_TRIPS * self.recovery.srtt_s + 2 * self._report_gap_s + self.recovery.patience_s
 
     def next_timer(self) -> float:
         """When to call ``poll_transmit`` or ``on_timer`` again; in the past: at once."""
