@@ -13,10 +13,18 @@ ORDERS: list[messages.Order] = [
     messages.SendJob(job=1, sources=b"s" * 300, listing=b"l"),
     messages.ReceiveJob(job=2, transfer="t", destination=b"/\xff", sizes=bytes(80)),
     messages.OpenLane(
-        job=1, lane=b"abcdef", write=b"w" * 44, read=b"r" * 44, cipher="aes-256-gcm", slot=3, remote=("::1", 4), cap_bytes_s=0.5
+        job=1,
+        lane=b"abcdef",
+        write=b"w" * 44,
+        read=b"r" * 44,
+        cipher="aes-256-gcm",
+        slot=3,
+        remote=("::1", 4),
+        host="::1",
+        cap_bytes_s=0.5,
     ),
     messages.OpenLane(
-        job=1, lane=b"abcdef", write=b"w", read=b"r", cipher="chacha20-poly1305", slot=0, remote=None, cap_bytes_s=0.0
+        job=1, lane=b"abcdef", write=b"w", read=b"r", cipher="chacha20-poly1305", slot=0, remote=None, host="h", cap_bytes_s=0.0
     ),
     messages.Ask(lane=b"abcdef", request=9, ranges=[(0, 1), (5, 5)]),
     messages.Skip(lane=b"abcdef", chunks=[(0, 3)]),
