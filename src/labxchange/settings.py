@@ -28,6 +28,9 @@ LANE_CREDIT_BYTES: Final = 192 << 20
 """The same over lanes, where it has to cover the round trip and the time that lost packets take to come again: 4.4 round trips of
 200 ms at 1 Gbit/s and 5 % loss are 110 MB (docs/adr/0008)."""
 
+RATE_MIN_BYTES_S: Final = 10_000
+"""The lowest rate that a transfer can be held to: slower ones could not be told from one that has died."""
+
 JOURNAL_BYTES: Final = 64 << 20
 JOURNAL_SECONDS: Final = 0.5
 """The journal is committed each 64 MiB or half second: what a kill can make come again."""

@@ -118,7 +118,6 @@ LATER = {
     Event.GRANT_APPROVED: "sub-grants",
     Event.FILE_RECEIVED: "sharing before hashing ends",
     Event.FILE_LOADED: "loading of tables",
-    Event.SECURITY_FORGERY: "bulk lanes",
     Event.TRAIL_REVIEWED: "review of the trail",
     Event.TRAIL_REDACTED: "redaction",
 }

@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING
 from labxchange.cli import reach, screen, times
 
 if TYPE_CHECKING:
-    from labxchange.node.values import TransferInfo
+    from labxchange.node.values import LimitsInfo, PathInfo, TransferInfo
 
 _LOOK_S = 0.4
+_AGAIN_S = 0.5
 _TELL_S = 15.0
+_CLEAR = "\x1b[H\x1b[J"
+_LOSS_SHOWN = 0.0005
 _COUNTERSIGN_S = 4.0
-_LIVE = ("waiting", "running")
+LIVE = ("waiting", "running")
 
 Watch = Callable[["TransferInfo"], None]
 
@@ -38,7 +41,7 @@ def follow(transfer: str, *, quiet: bool) -> TransferInfo:
             while True:
                 info = reach.call(Verbs.transfer_show, transfer=transfer)
                 watch(info)
-                if info.state not in _LIVE and (info.state != "verified" or waited >= _COUNTERSIGN_S):
+                if info.state not in LIVE and (info.state != "verified" or waited >= _COUNTERSIGN_S):
                     return info
                 waited += _LOOK_S if info.state == "verified" else 0.0
                 time.sleep(_LOOK_S)
@@ -74,7 +77,65 @@ def progress(info: TransferInfo) -> str:
         parts.append(f"{screen.size(info.rate)}/s")
         if info.eta >= 0:
             parts.append(f"{times.duration(info.eta)} left")
+        parts += _pulse(info.path)
     return ", ".join(parts)
+
+
+def _pulse(path: PathInfo) -> list[str]:
+    """How the way does, in a few words: ``20 ms, 0.5 % lost, 2 lanes, limit network``."""
+    parts = [f"{path.rtt_ms:.3g} ms"] if path.rtt_ms else []
+    if path.loss >= _LOSS_SHOWN:
+        parts.append(f"{100 * path.loss:.2g} % lost")
+    if path.plane == "lanes":
+        parts.append(screen.number(path.lanes, "lane"))
+    elif path.plane:
+        parts.append("over QUIC")
+    return parts + ([f"limit {path.limit}"] if path.limit else [])
+
+
+def way(path: PathInfo) -> str:
+    """All that is known of the way."""
+    if not path.plane:
+        return ""
+    parts = [f"{path.plane} ({path.reason})" if path.reason else path.plane, path.cipher]
+    if path.rate:
+        parts.append(f"{screen.size(path.rate)}/s on the wire")
+    parts += [part for part in _pulse(path) if part != "over QUIC"]
+    if path.resent_bytes:
+        parts.append(f"{screen.size(path.resent_bytes)} sent again")
+    if path.datagram_bytes:
+        parts.append(f"datagrams of {path.datagram_bytes:,} bytes, {path.datagrams_per_call:.1f} a call")
+    if path.dropped_here:
+        parts.append(f"{path.dropped_here:,} dropped by this machine")
+    return ", ".join(part for part in parts if part)
+
+
+def limits(chosen: LimitsInfo) -> str:
+    """What a person chose; nothing where nobody did."""
+    parts = [f"at most {screen.size(chosen.rate)}/s"] if chosen.rate else []
+    if chosen.priority != "normal":
+        parts.append(f"{chosen.priority} priority")
+    return ", ".join(parts + ([screen.number(chosen.lanes, "lane")] if chosen.lanes else []))
+
+
+def look(transfer: str, draw: Callable[[TransferInfo], None]) -> None:
+    """Show the transfer anew until it is over, in one place on a terminal; it is left alone."""
+    from labxchange.node.verbs import Verbs
+
+    while True:
+        info = reach.call(Verbs.transfer_show, transfer=transfer)
+        if sys.stdout.isatty():
+            sys.stdout.write(_CLEAR)
+        draw(info)
+        if info.state not in LIVE:
+            return
+        pause()
+
+
+def pause() -> None:
+    """Between two looks."""
+    sys.stdout.flush()
+    time.sleep(_AGAIN_S)
 
 
 def situation(info: TransferInfo) -> str:

@@ -10,6 +10,18 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value inste
 CredentialFile = Annotated[
     str, typer.Option("--credential-file", metavar="PATH", help="A credential file, instead of a passphrase.")
 ]
+Lanes = Annotated[
+    int | None,
+    typer.Option("--lanes", metavar="N", help="Over how many lanes the data comes, 1 to 16; 0 leaves it to the node."),
+]
+Priority = Annotated[
+    str | None,
+    typer.Option("--priority", metavar="LEVEL", help="low, normal or high: who goes first where one path carries several."),
+]
+Rate = Annotated[
+    str | None,
+    typer.Option("--rate", metavar="RATE", help="No faster than this: 100M, 12.5 MB/s, 800 Mbit/s; off is no limit."),
+]
 Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it is kept in the audit trail.")]
 Sender = Annotated[
     str, typer.Option("--from", metavar="NAME", help="Who offers it; needed only where several contacts offer what SHARE names.")

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from labxchange.cli import following, reach, screen, times
+from labxchange.cli import following, rates, reach, screen, times
 from labxchange.cli.exit_codes import OF_TRANSFER, ExitCode
-from labxchange.cli.options import AsJson, Sender, example, group
+from labxchange.cli.options import AsJson, Lanes, Priority, Rate, Reason, Sender, example, group
 
 if TYPE_CHECKING:
     from labxchange.dataset.check import Report
@@ -74,6 +74,8 @@ def _draw_transfer(info: TransferInfo) -> None:
             ("state", info.state),
             ("reason", info.reason),
             ("progress", following.progress(info)),
+            ("limits", following.limits(info.limits)),
+            ("path", following.way(info.path)),
             ("folder", info.destination),
             ("started", times.moment(info.started)),
             ("finished", times.moment(info.finished) if info.finished else ""),
@@ -116,17 +118,29 @@ def receive(
     share: Annotated[str, typer.Argument(metavar="SHARE", help="The offer: its id, the beginning of it, or its title.")],
     sender: Sender = "",
     to: Annotated[str, typer.Option("--to", metavar="FOLDER", help="Where to put the files; without it, the inbox folder.")] = "",
+    rate: Rate = None,
+    priority: Priority = None,
+    lanes: Lanes = None,
     detach: Annotated[bool, typer.Option("--detach", help="Return at once; the node goes on by itself.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Receive what somebody offers, and verify it.
 
     Files appear under their names when every byte of them is verified. If the sender goes away, the node waits and goes on by
-    itself. Ctrl-C pauses; nothing that is verified comes twice.
+    itself. Ctrl-C pauses; nothing that is verified comes twice. Rate, priority and lanes can be changed while it runs, with
+    `labxchange transfer set`.
     """
     from labxchange.node.verbs import Verbs
 
-    info = reach.call(Verbs.receive, share=share, sender=sender, destination=reach.maybe_absolute(to))
+    info = reach.call(
+        Verbs.receive,
+        share=share,
+        sender=sender,
+        destination=reach.maybe_absolute(to),
+        rate=rates.maybe_rate(rate) or 0,
+        priority=priority or "normal",
+        lanes=lanes or 0,
+    )
     if detach:
         screen.show(info, _draw_transfer, as_json=as_json)
         return
@@ -164,7 +178,9 @@ def add_to(root: typer.Typer) -> None:
     """The two commands that belong to no group."""
     root.command(epilog=example("labxchange inbox"))(inbox)
     root.command(
-        epilog=example('labxchange receive "SDTM, transfer 3 of 5" --to data/sdtm', "labxchange receive 3f2a9c --detach")
+        epilog=example(
+            'labxchange receive "SDTM, transfer 3 of 5" --to data/sdtm', "labxchange receive 3f2a9c --rate 50M --detach"
+        )
     )(receive)
 
 
@@ -174,6 +190,53 @@ def all_transfers(as_json: AsJson = False) -> None:
     from labxchange.node.verbs import Verbs
 
     screen.show(reach.call(Verbs.transfer_list), _draw_transfers, as_json=as_json)
+
+
+@app.command(epilog=example("labxchange transfer show 8c01d2", "labxchange transfer show 8c01d2 --watch"))
+def show(
+    transfer: Transfer,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it anew twice a second until it is over; Ctrl-C ends it.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show one transfer and its way: rate, round trip, loss, what was sent again, and what limits it.
+
+    What limits is the network, the disk or the processor (cpu) of this machine, the other side (peer), or a rate or priority that
+    somebody chose (cap). The sender knows best: the recipient sees the network only where it loses or delays something.
+    """
+    from labxchange.node.verbs import Verbs
+
+    if watch and not as_json:
+        following.look(transfer, _draw_transfer)
+        return
+    info = reach.call(Verbs.transfer_show, transfer=transfer)
+    screen.show(info, _draw_transfer, as_json=as_json)
+    while watch and info.state in following.LIVE:
+        following.pause()
+        info = reach.call(Verbs.transfer_show, transfer=transfer)
+        screen.emit(info)
+
+
+@app.command("set", epilog=example("labxchange transfer set 8c01d2 --rate 50M --priority high --lanes 4"))
+def set_limits(
+    transfer: Transfer,
+    rate: Rate = None,
+    priority: Priority = None,
+    lanes: Lanes = None,
+    reason: Reason = "",
+    as_json: AsJson = False,
+) -> None:
+    """Change rate, priority or lanes of a transfer, also while it runs; what is not given stays.
+
+    The rate can be chosen on both sides, and the lower one holds. The number of lanes is the recipient's to choose.
+    """
+    from labxchange.errors import InputError
+    from labxchange.node.verbs import Verbs
+
+    if rate is None and priority is None and lanes is None:
+        raise InputError("nothing-to-change", "Say what to change.", hint="Give --rate, --priority or --lanes.")
+    bytes_s = rates.maybe_rate(rate)
+    info = reach.call(Verbs.transfer_limit, transfer=transfer, rate=bytes_s, priority=priority, lanes=lanes, reason=reason)
+    screen.show(info, _draw_transfer, as_json=as_json)
 
 
 @app.command(epilog=example("labxchange transfer pause 8c01d2"))

@@ -2,20 +2,24 @@
 
 A transfer goes over lanes wherever they can be opened. Where not - the other node has none, a firewall lets only QUIC's flow
 through, a worker keeps dying - it goes over sealed QUIC streams, slower, and the reason is written into trail and receipt. After
-two failures in a row one attempt goes over QUIC. What may be sent is judged in ``serving``.
+two failures in a row one attempt goes over QUIC. What a person chose for a transfer is judged in ``controls`` and acts here. What
+may be sent is judged in ``serving``.
 """
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable
+from typing import Final
+from weakref import WeakValueDictionary
 
 import msgspec
 
 from labxchange.audit.entry import Entry
 from labxchange.audit.events import Event
 from labxchange.dataset.listing import Line
-from labxchange.errors import PeerError, RefusedError, UnavailableError
+from labxchange.errors import LabxchangeError, PeerError, RefusedError, UnavailableError
 from labxchange.files.quarantine import Quarantine
 from labxchange.files.scan import Sources
 from labxchange.net.channel import Channel, Stream
@@ -24,13 +28,14 @@ from labxchange.node.catalog import Loaded
 from labxchange.node.core import Core
 from labxchange.node.refusals import Stated, refused
 from labxchange.sharing.exchange import Path
-from labxchange.store import statements
-from labxchange.store.transfers import TransferRow
+from labxchange.store import statements, transfers
+from labxchange.store.transfers import Limits, TransferRow
 from labxchange.transfer.digests import ChunkDigests
 from labxchange.transfer.lanes.fetching import LaneFetching
-from labxchange.transfer.lanes.leg import Leg, chosen_cipher
+from labxchange.transfer.lanes.leg import LaneView, chosen_cipher, view
 from labxchange.transfer.lanes.process import Workers
-from labxchange.transfer.lanes.sending import SendingLanes
+from labxchange.transfer.lanes.sending import Outgoing, SendingLanes
+from labxchange.transfer.pace import Pace
 from labxchange.transfer.streams import Fetching, Streams
 from labxchange.wire.control.messages import OpenLanes, encode
 
@@ -39,13 +44,10 @@ QUIC_CIPHER = f"AES-256-GCM {_KEYS}, in QUIC (TLS 1.3)"
 _CIPHERS = {"aes-256-gcm": f"AES-256-GCM {_KEYS}", "chacha20-poly1305": f"ChaCha20-Poly1305 {_KEYS}"}
 _FALLS_BACK = frozenset({"lane-silent", "no-lane-port", "lane-keys-changed", "worker-ended", "peer-unreachable", "lane-closed"})
 LANES_OFF = "no-lanes"
+AUTOMATIC_LANES: Final = 1
+"""One lane fills a path; more are for people who know that theirs is shaped by flow."""
 
-
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What a person chose for a transfer: bytes a second (0: none), and how many lanes (0: as many as make it quick)."""
-
-    rate_bytes_s: int = 0
-    lanes: int = 0
+log = logging.getLogger("labxchange")
 
 
 class Bulk:
@@ -62,13 +64,16 @@ class Bulk:
         *,
         entry: Callable[..., Entry],
     ) -> None:
+        self.moved: dict[str, tuple[str, str]] = {}
+        self.forged: Counter[str] = Counter()
+        self.outgoing: dict[str, Outgoing] = {}
         self._core = core
         self._workers = Workers(workers) if workers else None
         self._entry = entry
         self._failures: Counter[str] = Counter()
-        self._receiving: dict[str, LaneFetching] = {}
-        self._sending: dict[str, list[SendingLanes]] = {}
-        self._limits: dict[str, Limits] = {}
+        self._receiving: dict[str, Fetching] = {}
+        self._paths: dict[str, Path] = {}
+        self._paces: WeakValueDictionary[str, Pace] = WeakValueDictionary()
 
     def listening(self, endpoint: Endpoint, port: int) -> None:
         """The listening port is open."""
@@ -76,18 +81,65 @@ class Bulk:
             self._workers.listen_on(endpoint.lane_sockets, port)
             self._workers.warm()
 
-    def legs(self, transfer: str) -> list[Leg]:
-        """The lanes of a transfer, for display."""
-        fetching = self._receiving.get(transfer)
-        return fetching.legs if fetching else [leg for lanes in self._sending.get(transfer, []) for leg in lanes.legs]
+    def limits(self, transfer: str) -> Limits:
+        """What a person chose for a transfer."""
+        with self._core.database.begin() as tx:
+            return transfers.limits(tx, transfer)
 
-    async def limit(self, transfer: str, limits: Limits) -> None:
-        """What a person chose; acts at once on what runs."""
-        self._limits[transfer] = limits
-        if transfer in self._receiving:
-            await self._receiving[transfer].set_rate(limits.rate_bytes_s)
-        for lanes in self._sending.get(transfer, []):
-            lanes.set_own_rate(limits.rate_bytes_s)
+    async def apply(self, chosen: Limits) -> None:
+        """What a person chose acts at once on what runs; a connection that is lost meanwhile hears of it when it is back."""
+        transfer = chosen.transfer
+        if (pace := self._paces.get(transfer)) is not None:
+            pace.set_rate(chosen.rate_bytes_s)
+        if (outgoing := self.outgoing.get(transfer)) is not None:
+            self._own(outgoing, chosen)
+            outgoing.divide()
+        fetching = self._receiving.get(transfer)
+        if isinstance(fetching, LaneFetching):
+            try:
+                await fetching.set_rate(chosen.rate_bytes_s, chosen.priority)
+                await fetching.set_lanes(chosen.lanes or AUTOMATIC_LANES)
+            except LabxchangeError as error:
+                log.info("transfer %s goes on as it was for now: %s (%s)", transfer, error.message, error.code)
+
+    @staticmethod
+    def _own(outgoing: Outgoing, chosen: Limits) -> None:
+        outgoing.own_rate_bytes_s, outgoing.own_priority = chosen.rate_bytes_s, chosen.priority
+
+    # --- looking ------------------------------------------------------------------------------------------------------
+    def path(self, transfer: str) -> Path | None:
+        """How the bytes of a running transfer travel, as far as this side knows; None: none do."""
+        return self._paths.get(transfer)
+
+    def lanes(self, transfer: str) -> LaneView | None:
+        """How the lanes of a transfer do; None when it has none."""
+        fetching, outgoing = self._receiving.get(transfer), self.outgoing.get(transfer)
+        if isinstance(fetching, LaneFetching):
+            return view(fetching.legs)
+        return view(outgoing.legs) if outgoing is not None else None
+
+    def pace(self, transfer: str) -> Pace:
+        """What holds a transfer to its rate over QUIC, and measures it; there as long as somebody keeps it."""
+        found = self._paces.get(transfer)
+        if found is None:
+            found = self._paces[transfer] = Pace(self.limits(transfer).rate_bytes_s)
+        return found
+
+    def streaming(self, transfer: str) -> Pace | None:
+        """The same, when the transfer goes over QUIC just now."""
+        return self._paces.get(transfer)
+
+    def moves(self) -> list[Entry]:
+        """Of transfers whose lanes have another address at the other end: the first and the last since this was asked."""
+        moves, self.moved = self.moved, {}
+        with self._core.database.begin() as tx:
+            rows = [(transfers.transfer(tx, transfer), old, new) for transfer, (old, new) in moves.items()]
+        return [self._entry(Event.TRANSFER_PATH_CHANGED, row, old=old, new=new) for row, old, new in rows if row is not None]
+
+    def forgeries(self) -> Counter[str]:
+        """How many datagrams bore the id of a peer's lane and did not open, since this was asked."""
+        forged, self.forged = self.forged, Counter()
+        return forged
 
     # --- receiving ----------------------------------------------------------------------------------------------------
     async def fetching(
@@ -100,7 +152,8 @@ class Bulk:
         """
         reason = LANES_OFF
         if self._workers is not None and self._failures[row.peer] < 2:
-            lanes = self._lanes(channel, row, line, digests, quarantine)
+            chosen = self.limits(row.transfer)
+            lanes = self._lanes(channel, row, line, digests, quarantine, chosen)
             try:
                 await lanes.open()
             except Stated as error:
@@ -116,27 +169,42 @@ class Bulk:
                 lanes.close()
                 raise
             else:
-                self._receiving[row.transfer] = lanes
-                return lanes, _path("lanes", "", _CIPHERS[lanes.cipher])
+                path = self._begun(row, lanes, _path("lanes", "", _CIPHERS[lanes.cipher]))
+                if (now := self.limits(row.transfer)) != chosen:
+                    await self.apply(now)
+                return lanes, path
         elif self._workers is not None:
             self._failures[row.peer], reason = 0, "lane-failed"
         if self._workers is not None and reason != LANES_OFF:
             self._core.record(self._entry(Event.TRANSFER_FALLBACK, row, result="error", result_code=reason))
         quarantine.written_elsewhere = False
-        streams = Streams(row.transfer, channel, line=line, digests=digests, quarantine=quarantine, refused=refused)
-        return streams, _path("quic-stream", reason, QUIC_CIPHER)
+        streams = Streams(
+            row.transfer,
+            channel,
+            line=line,
+            digests=digests,
+            quarantine=quarantine,
+            refused=refused,
+            pace=self.pace(row.transfer),
+        )
+        return streams, self._begun(row, streams, _path("quic-stream", reason, QUIC_CIPHER))
+
+    def _begun(self, row: TransferRow, fetching: Fetching, path: Path) -> Path:
+        self._receiving[row.transfer], self._paths[row.transfer] = fetching, path
+        return path
 
     def _lanes(
-        self, channel: Channel, row: TransferRow, line: Line, digests: ChunkDigests, quarantine: Quarantine
+        self, channel: Channel, row: TransferRow, line: Line, digests: ChunkDigests, quarantine: Quarantine, chosen: Limits
     ) -> LaneFetching:
         assert self._workers is not None
-        limits = self._limits.get(row.transfer, Limits())
         return LaneFetching(
             row.transfer,
             channel,
             workers=self._workers,
-            count=limits.lanes or 1,
-            rate_bytes_s=limits.rate_bytes_s,
+            count=chosen.lanes or AUTOMATIC_LANES,
+            rate_bytes_s=chosen.rate_bytes_s,
+            priority=chosen.priority,
+            watch=_Watch(self, transfer=row.transfer, peer=row.peer),
             random_bytes=self._core.random_bytes,
             line=line,
             digests=digests,
@@ -148,6 +216,7 @@ class Bulk:
     async def fetched(self, transfer: str, peer: str, fetching: Fetching, *, error: BaseException | None) -> None:
         """An attempt is over; ``error`` is how it failed. Returns when no worker writes any more."""
         self._receiving.pop(transfer, None)
+        self._paths.pop(transfer, None)
         if isinstance(fetching, LaneFetching):
             await fetching.closed()
             failed = isinstance(error, UnavailableError | PeerError) and error.code in {*_FALLS_BACK, "peer-stalled"}
@@ -173,21 +242,25 @@ class Bulk:
             raise RefusedError(LANES_OFF, "This node has no lanes.")
         with self._core.database.begin() as tx:
             listing = statements.body(tx, loaded.listing.body.body) or b""
+        peer = channel.peer_key.hex()
+        outgoing = self.outgoing.get(request.transfer) or Outgoing(peer=peer, address=channel.remote_address[0])
         lanes = SendingLanes(
+            outgoing=outgoing,
             workers=self._workers,
             channel=channel,
             line=loaded.line,
             sources=msgspec.msgpack.encode(sources),
             listing=listing,
+            watch=_Watch(self, transfer=request.transfer, peer=peer),
         )
-        if opened and channel.dialled:  # these take the place of worn ones
+        if opened and channel.dialled:  # these may take the place of worn ones
             await channel.rekey()
-        own = self._limits.get(request.transfer, Limits()).rate_bytes_s
-        kept = self._sending.setdefault(request.transfer, [])
         opened.append(lanes)
-        kept.append(lanes)
+        self._own(outgoing, self.limits(request.transfer))
+        self.outgoing[request.transfer] = outgoing
         try:
-            answer = lanes.open(request, cipher=chosen_cipher(request.ciphers), own_rate_bytes_s=own)
+            answer = lanes.open(request, cipher=chosen_cipher(request.ciphers))
+            self._paths[request.transfer] = _path("lanes", "", _CIPHERS[answer.cipher])
             await stream.send(encode(answer))
             await lanes.follow(stream)
         except UnavailableError as error:
@@ -195,14 +268,30 @@ class Bulk:
         finally:
             lanes.close()
             opened.remove(lanes)
-            kept.remove(lanes)
-            if not kept:
-                self._sending.pop(request.transfer, None)
+            if not outgoing.groups and self.outgoing.get(request.transfer) is outgoing:
+                del self.outgoing[request.transfer]
+                self._paths.pop(request.transfer, None)
 
     def close(self) -> None:
         """The workers end."""
         if self._workers is not None:
             self._workers.close()
+
+
+class _Watch:
+    """Counts what happens to the lanes of a transfer; the node writes it into the trail now and then, however much it is."""
+
+    def __init__(self, bulk: Bulk, *, transfer: str, peer: str) -> None:
+        self._bulk = bulk
+        self._transfer = transfer
+        self._peer = peer
+
+    def forged(self, count: int) -> None:
+        self._bulk.forged[self._peer] += count
+
+    def moved(self, before: str, address: str) -> None:
+        first, _ = self._bulk.moved.get(self._transfer, (before, ""))
+        self._bulk.moved[self._transfer] = (first, address)
 
 
 def _path(plane: str, reason: str, cipher: str) -> Path:

@@ -13,6 +13,7 @@ from labxchange.node.core import Core
 _WINDOW_MS = 60_000
 _MAX_KEYS = 1000
 _MAX_STRANGERS = 30
+_OBJECTS = {Event.ACCESS_DENIED: "connection", Event.SECURITY_FORGERY: "datagram"}
 
 
 class Denials:
@@ -31,8 +32,9 @@ class Denials:
         event: Event = Event.ACCESS_DENIED,
         entry: Entry | None = None,
         stranger: bool = False,
+        count: int = 1,
     ) -> None:
-        """One refusal of ``key`` (or an address) for ``code``.
+        """One refusal of ``key`` (or an address) for ``code``, or ``count`` of them.
 
         Args:
             entry: what the first of a kind is written as; the others of its minute only add to their count.
@@ -45,10 +47,10 @@ class Denials:
             kind, entry = (event, "various", "others"), None
         written, pending = self._counts.get(kind, (0, 0))
         if written and 0 <= now - written < _WINDOW_MS:
-            self._counts[kind] = (written, pending + 1)
+            self._counts[kind] = (written, pending + count)
             return
         if entry is None:
-            self._write(kind, pending + 1)
+            self._write(kind, pending + count)
         elif self._core.trail is not None:
             self._core.record(entry)
         self._counts[kind] = (now, 0)
@@ -74,7 +76,7 @@ class Denials:
         self._core.record(
             Entry(
                 event=event,
-                object_type="connection" if event is Event.ACCESS_DENIED else "message",
+                object_type=_OBJECTS.get(event, "message"),
                 result="denied",
                 result_code=code,
                 counterparty=named,

@@ -16,10 +16,8 @@ from collections.abc import AsyncIterator, Callable
 
 from labxchange.audit.entry import Entry
 from labxchange.audit.events import Event
-from labxchange.dataset.listing import Listing
 from labxchange.errors import InputError, IntegrityError, LabxchangeError, PeerError, RefusedError, UnavailableError
 from labxchange.identity.sealing import Argon
-from labxchange.identity.statement import parse
 from labxchange.net.channel import Channel, Stream
 from labxchange.net.network import Network
 from labxchange.node import values
@@ -31,6 +29,7 @@ from labxchange.node.bulk import Bulk
 from labxchange.node.catalog import Catalog
 from labxchange.node.clock import Clock, elapsed_ms, utc_text, wall_ms
 from labxchange.node.contacts import Contacts
+from labxchange.node.controls import Controls, chosen
 from labxchange.node.core import Core
 from labxchange.node.denials import Denials
 from labxchange.node.doctor import examine
@@ -45,12 +44,13 @@ from labxchange.node.receiving import Receiving
 from labxchange.node.rechecking import verify_received
 from labxchange.node.serving import Serving
 from labxchange.node.shares import Shares
+from labxchange.node.showing import transfer_info
 from labxchange.node.taking import Taking
 from labxchange.node.trails import Trails
 from labxchange.node.verbs import Verbs
 from labxchange.node.witnessing import STOPPED, Witnessing
 from labxchange.settings import CLOCK_PERSIST_S, DEFAULT_PORT, SOFTWARE
-from labxchange.store import settings, shares, statements, transfers
+from labxchange.store import settings, shares, transfers
 from labxchange.store.database import Database
 from labxchange.store.people import Contact
 from labxchange.store.transfers import TransferRow
@@ -110,6 +110,7 @@ class Node(Verbs):
         self.witnessing = Witnessing(core, self.contacts, self.budget)
         self.grants = Grants(core, self.contacts, wake=self._wake, judge=self._judge_grant)
         self.bulk = Bulk(core, lane_workers, entry=self.receipts.entry)
+        self.controls = Controls(core, self.bulk, self.receipts)
         self._lane_workers = lane_workers
         self.shares = Shares(core, self.contacts, self.grants, self.hashing, wake=self._wake)
         self.receiving = Receiving(
@@ -233,7 +234,8 @@ class Node(Verbs):
                     await self.unlock()
                 except LabxchangeError as error:
                     self._trouble = f"The node could not unlock itself: {error.message}"
-        self._tasks = [asyncio.ensure_future(self._tick()), asyncio.ensure_future(self.serving.watch())]
+        works = (self._tick(), self.serving.watch(), self.controls.watch())
+        self._tasks = [asyncio.ensure_future(work) for work in works]
 
     def _note_start(self) -> None:
         """The first entries of a run; after a restore they wait for the entry that begins the new epoch."""
@@ -270,7 +272,7 @@ class Node(Verbs):
             settings.put(tx, "largest-time", str(self.core.clock.largest).encode())
 
     def _note_network(self) -> None:
-        """Peers that moved, and floods of strangers, in a few entries."""
+        """Peers and lanes that moved, forged datagrams and floods of strangers, in a few entries."""
         entries = [
             Entry(
                 event=Event.TRANSFER_PATH_CHANGED,
@@ -283,6 +285,9 @@ class Node(Verbs):
             )
             for key, old, new in self.peers.moved()
         ]
+        entries += self.bulk.moves()
+        for key, count in self.bulk.forgeries().items():
+            self.denials.note("lane-forgery", key, event=Event.SECURITY_FORGERY, count=count)
         dropped, self._dropped = self.peers.endpoint.gate.dropped - self._dropped, self.peers.endpoint.gate.dropped
         if dropped >= _FLOOD:
             entries.append(
@@ -540,8 +545,23 @@ class Node(Verbs):
         self.core.require()
         return self.inbox.all()
 
-    async def receive(self, *, share: str, sender: str = "", destination: str = "") -> values.TransferInfo:
-        return self._transfer(self.receiving.receive(share, sender=sender, destination=destination))
+    async def receive(
+        self,
+        *,
+        share: str,
+        sender: str = "",
+        destination: str = "",
+        rate: int = 0,
+        priority: str = "normal",
+        lanes: int = 0,
+    ) -> values.TransferInfo:
+        limits = chosen("", rate=rate, priority=priority, lanes=lanes)
+        row = self.receiving.receive(share, sender=sender, destination=destination, limits=limits)
+        # One that goes on keeps what was chosen before, but for what is said now.
+        await self.controls.change(
+            row, rate=rate or None, priority=priority if priority != "normal" else None, lanes=lanes or None
+        )
+        return self._transfer(row)
 
     async def transfer_list(self) -> list[values.TransferInfo]:
         self.core.require()
@@ -550,11 +570,22 @@ class Node(Verbs):
         return [self._transfer(row) for row in found]
 
     async def transfer_show(self, *, transfer: str) -> values.TransferInfo:
+        return self._transfer(self._find(transfer))
+
+    def _find(self, transfer: str) -> TransferRow:
         with self.core.database.begin() as tx:
             found = [row for row in transfers.all_transfers(tx) if len(transfer) >= 6 and row.transfer.startswith(transfer)]
         if len(found) != 1:
             raise InputError("transfer-unknown", "There is no such transfer.", hint="`labxchange transfer list` shows them.")
-        return self._transfer(found[0])
+        return found[0]
+
+    async def transfer_limit(
+        self, *, transfer: str, rate: int | None = None, priority: str | None = None, lanes: int | None = None, reason: str = ""
+    ) -> values.TransferInfo:
+        self.core.require()
+        row = self._find(transfer)
+        await self.controls.change(row, rate=rate, priority=priority, lanes=lanes, reason=reason)
+        return self._transfer(row)
 
     async def transfer_pause(self, *, transfer: str) -> values.TransferInfo:
         return self._transfer(await self.receiving.pause(transfer))
@@ -570,38 +601,7 @@ class Node(Verbs):
         return self.receipts.report(shown.transfer)
 
     def _transfer(self, row: TransferRow) -> values.TransferInfo:
-        with self.core.database.begin() as tx:
-            share = shares.share(tx, row.share, row.version, owner=row.owner(self.core.me))
-            envelope = statements.get(tx, share.listing) if share else None
-            receipts = statements.about(tx, row.transfer, "receipt")
-        listing = parse(envelope, Listing).body if envelope else None
-        download, samples = self.receiving.live(row.transfer)
-        done, reused = (download.done_bytes, download.reused_bytes) if download else (row.done_bytes, row.reused_bytes)
-        if row.direction == "out" and row.state == "running":
-            done = max(done, min(self.serving.sent_bytes(row.transfer), listing.bytes if listing else 0))
-        rate, eta = _rate(samples, (listing.bytes if listing else 0) - done) if row.state == "running" else (0, -1)
-        return values.TransferInfo(
-            transfer=row.transfer,
-            direction=row.direction,
-            peer=self.contacts.name(row.peer),
-            peer_key=row.peer,
-            share=row.share,
-            version=row.version,
-            title=share.title if share else "",
-            state=row.state,
-            reason=row.reason,
-            files=listing.files if listing else 0,
-            bytes=listing.bytes if listing else 0,
-            done_files=download.done_files if download else row.done_files,
-            done_bytes=done,
-            reused_bytes=reused,
-            rate=rate,
-            eta=eta,
-            started=row.started_ms,
-            finished=row.finished_ms,
-            destination=row.destination.decode(errors="replace"),
-            receipt="yes" if receipts else "",
-        )
+        return transfer_info(self, row)
 
     async def dataset_verify(self, *, transfer: str, folder: str = "") -> values.ReceivedInfo:
         shown = await self.transfer_show(transfer=transfer)
@@ -705,12 +705,3 @@ class Node(Verbs):
     def notices(self) -> AsyncIterator[values.Notice]:
         """What changes, as it changes."""
         return self.core.notices.listen()
-
-
-def _rate(samples: list[tuple[float, int]], rest: int) -> tuple[int, int]:
-    """Bytes a second over the last seconds, and seconds to go (-1: unknown)."""
-    if len(samples) < 2:
-        return 0, -1
-    seconds = samples[-1][0] - samples[0][0]
-    rate = int((samples[-1][1] - samples[0][1]) / seconds) if seconds > 0 else 0
-    return rate, -(-rest // rate) if rate > 0 else -1

@@ -45,7 +45,7 @@ from labxchange.sharing.exchange import Path as Travelled
 from labxchange.store import shares as rows
 from labxchange.store import statements, transfers
 from labxchange.store.shares import ShareRow
-from labxchange.store.transfers import State, TransferRow
+from labxchange.store.transfers import Limits, State, TransferRow
 from labxchange.transfer.digests import ChunkDigests
 from labxchange.transfer.intervals import Interval, count
 from labxchange.transfer.receive import Download
@@ -121,8 +121,8 @@ class Receiving:
         self._locks: dict[str, asyncio.Lock] = {}
 
     # --- verbs --------------------------------------------------------------------------------------------------------
-    def receive(self, text: str, *, sender: str = "", destination: str = "") -> TransferRow:
-        """Start, or go on with, receiving an offer.
+    def receive(self, text: str, *, limits: Limits, sender: str = "", destination: str = "") -> TransferRow:
+        """Start, or go on with, receiving an offer; ``limits`` are for one that begins.
 
         Raises:
             InputError: of ``Inbox.find``; ``contact-unverified``, ``already-received``, ``destination-unusable``.
@@ -160,8 +160,12 @@ class Receiving:
             destination=str(folder).encode(errors="surrogateescape"),
             started_ms=self._core.clock.now(),
         )
-        with self._core.act(self.entry(Event.TRANSFER_ACCEPTED, row, who=self._core.who())) as tx:
+        limits = replace(limits, transfer=row.transfer)
+        chosen = str(limits) if limits != Limits(transfer=row.transfer) else ""
+        with self._core.act(self.entry(Event.TRANSFER_ACCEPTED, row, who=self._core.who(), new=chosen)) as tx:
             transfers.put_transfer(tx, row)
+            if chosen:
+                transfers.put_limits(tx, limits)
         self._spawn(row)
         return row
 

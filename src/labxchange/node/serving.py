@@ -44,6 +44,7 @@ from labxchange.store.shares import GrantRow, ShareRow
 from labxchange.store.transfers import TransferRow
 from labxchange.transfer.intervals import count
 from labxchange.transfer.lanes.sending import SendingLanes
+from labxchange.transfer.pace import Pace
 from labxchange.transfer.send import Source, checked_intervals, send_chunks
 from labxchange.wire.control import messages
 from labxchange.wire.control.messages import (
@@ -89,6 +90,7 @@ class Active(msgspec.Struct, kw_only=True):
     gone: dict[int, str] = {}
     tasks: set[asyncio.Task[object]] = set()
     lanes: list[SendingLanes] = []
+    pace: Pace | None = None
     sent_bytes: int = 0
     noted: int = 0
     told: int = 0
@@ -326,10 +328,12 @@ class Serving:
             if request.lane:
                 await self._fetch_over_lane(stream, active, request)
                 return
+            active.pace = pace = self._bulk.pace(request.transfer)
             await send_chunks(
                 stream,
                 source,
                 request.chunks,
+                pace=pace,
                 permitted=lambda: self._permit_quickly(active),
                 sent=lambda size: self._count(active, size),
             )

@@ -141,9 +141,41 @@ class InboxItem(Value, frozen=True, kw_only=True):
     destination: str
 
 
+class LimitsInfo(Value, frozen=True, kw_only=True):
+    """What a person chose here for a transfer: ``rate`` in bytes a second (0: no limit), ``lanes`` (0: automatic)."""
+
+    rate: int = 0
+    priority: Literal["low", "normal", "high"] = "normal"
+    lanes: int = 0
+
+
+class PathInfo(Value, frozen=True, kw_only=True):
+    """The way that a transfer's data takes, as this side sees it; empty while nothing travels.
+
+    ``plane`` and, where it is not lanes, the ``reason`` as in the receipt. Of the last second: ``rate``, bytes a second on the
+    wire, and ``limit``, what holds it back: network, disk, cpu (of this machine), peer, cap (a rate or a priority that somebody
+    chose), or empty where that cannot be told. Since the lanes were opened: ``loss``, the share of datagrams that were lost,
+    ``resent_bytes`` (known to the sender), ``datagrams_per_call`` received, and ``dropped_here``, those that this machine itself
+    threw away.
+    """
+
+    plane: Literal["", "lanes", "quic-stream"] = ""
+    reason: str = ""
+    cipher: str = ""
+    lanes: int = 0
+    rate: int = 0
+    rtt_ms: float = 0.0
+    loss: float = 0.0
+    resent_bytes: int = 0
+    datagram_bytes: int = 0
+    datagrams_per_call: float = 0.0
+    dropped_here: int = 0
+    limit: Literal["", "network", "disk", "cpu", "peer", "cap"] = ""
+
+
 class TransferInfo(Value, frozen=True, kw_only=True):
-    """A transfer, live. ``rate`` in bytes a second; ``eta`` in seconds, -1 when unknown. ``reused_bytes`` of ``done_bytes`` did
-    not travel: they were at the recipient already, in earlier versions."""
+    """A transfer, live. ``rate`` of verified bytes a second; ``eta`` in seconds, -1 when unknown. ``reused_bytes`` of
+    ``done_bytes`` did not travel: they were at the recipient already, in earlier versions."""
 
     transfer: str
     direction: Literal["in", "out"]
@@ -165,6 +197,8 @@ class TransferInfo(Value, frozen=True, kw_only=True):
     finished: int
     destination: str
     receipt: str
+    limits: LimitsInfo = LimitsInfo()
+    path: PathInfo = PathInfo()
 
 
 class ReceiptInfo(Value, frozen=True, kw_only=True):

@@ -145,9 +145,18 @@ class Verbs(Protocol):
         """What others offer."""
         ...
 
-    async def receive(self, *, share: str, sender: str = "", destination: str = "") -> TransferInfo:
+    async def receive(
+        self,
+        *,
+        share: str,
+        sender: str = "",
+        destination: str = "",
+        rate: int = 0,
+        priority: str = "normal",
+        lanes: int = 0,
+    ) -> TransferInfo:
         """Start receiving an offered share, or go on with it; ``sender`` a contact, where several offer what ``share`` names;
-        ``destination`` an absolute folder."""
+        ``destination`` an absolute folder; the rest as in ``transfer_limit``."""
         ...
 
     async def transfer_list(self) -> list[TransferInfo]:
@@ -156,6 +165,13 @@ class Verbs(Protocol):
 
     async def transfer_show(self, *, transfer: str) -> TransferInfo:
         """One transfer by its id or the beginning of it."""
+        ...
+
+    async def transfer_limit(
+        self, *, transfer: str, rate: int | None = None, priority: str | None = None, lanes: int | None = None, reason: str = ""
+    ) -> TransferInfo:
+        """Choose anew for a transfer that is not over, running or not: ``rate`` in bytes a second (0: no limit), ``priority``
+        low, normal or high, ``lanes`` 1 to 16 (0: automatic; the recipient's to say). What is None stays."""
         ...
 
     async def transfer_pause(self, *, transfer: str) -> TransferInfo:

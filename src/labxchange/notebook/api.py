@@ -111,20 +111,28 @@ def inbox() -> Listed[InboxItem]:
     return Listed(found, heads, rows, empty="nothing is offered")
 
 
-def receive(offer: str | InboxItem, *, folder: str | Path = "") -> Transfer:
+def receive(
+    offer: str | InboxItem, *, folder: str | Path = "", rate: int = 0, priority: str = "normal", lanes: int = 0
+) -> Transfer:
     """Receive an offered share; returns at once. ``wait()`` on the result waits for the end.
 
     Args:
         offer: title or id of the share, or an item of ``inbox()``.
         folder: where the files go; by default a folder of their own in the node's inbox.
+        rate: no faster than this, bytes a second; 0: no limit. ``limit()`` on the result changes it while it runs.
+        priority: "low", "normal" or "high".
+        lanes: over how many lanes, 1 to 16; 0: the node's choice.
 
     Raises:
-        InputError: ``offer-unknown``, ``contact-unverified``, ``already-received``, ``destination-unusable``.
+        InputError: ``offer-unknown``, ``contact-unverified``, ``already-received``, ``destination-unusable``, ``rate-too-low``.
         NodeLocked: unlock the node first.
     """
     name, sender = (offer, "") if isinstance(offer, str) else (f"{offer.share}/{offer.version}", offer.sender_key)
     destination = str(Path(folder).expanduser().absolute()) if folder else ""
-    return Transfer(client(), run(client().call(Verbs.receive, share=name, sender=sender, destination=destination)))
+    started = client().call(
+        Verbs.receive, share=name, sender=sender, destination=destination, rate=rate, priority=priority, lanes=lanes
+    )
+    return Transfer(client(), run(started))
 
 
 def transfers() -> Listed[Transfer]:

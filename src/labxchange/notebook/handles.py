@@ -109,6 +109,16 @@ class Transfer:
         finally:
             await notices.aclose()  # type: ignore[attr-defined]
 
+    def limit(
+        self, *, rate: int | None = None, priority: str | None = None, lanes: int | None = None, reason: str = ""
+    ) -> Transfer:
+        """Change rate (bytes a second, 0: no limit), priority or lanes, also while it runs; what is None stays."""
+        changed = self._client.call(
+            Verbs.transfer_limit, transfer=self.id, rate=rate, priority=priority, lanes=lanes, reason=reason
+        )
+        run(changed)
+        return self
+
     def pause(self) -> Transfer:
         run(self._client.call(Verbs.transfer_pause, transfer=self.id))
         return self

@@ -207,6 +207,14 @@ transfers = Table(
     Column("report", LargeBinary, nullable=False),
 )
 Index("transfers_grant", transfers.c.grant, transfers.c.peer)
+transfer_limits = Table(
+    "transfer_limits",
+    metadata,
+    Column("transfer", String, primary_key=True),
+    Column("rate_bytes_s", Integer, nullable=False),
+    Column("priority", String, nullable=False),
+    Column("lanes", Integer, nullable=False),
+)
 arrived = Table(
     "arrived",
     metadata,

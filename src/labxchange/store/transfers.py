@@ -1,4 +1,4 @@
-"""Transfers of both directions, and the journal of what arrived."""
+"""Transfers of both directions, what a person chose for each while it is under way, and the journal of what arrived."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from sqlalchemy import ColumnElement, Connection, Table, delete, func, literal_c
 from sqlalchemy.dialects.sqlite import insert
 
 from labxchange.store.rows import Row, read, write
-from labxchange.store.tables import arrived, released, transfers
+from labxchange.store.tables import arrived, released, transfer_limits, transfers
+from labxchange.wire.control.messages import Priority
 
 State = Literal["waiting", "running", "paused", "verified", "failed", "cancelled", "cut", "completed"]
 LIVE: tuple[State, ...] = ("waiting", "running", "paused", "cut")
+OVER: tuple[State, ...] = ("verified", "completed", "cancelled")
+"""No byte moves any more."""
 _ORDER: ColumnElement[int] = literal_column("transfers.rowid")
 """The order in which they began: times tie, and the clock may have been set back."""
 
@@ -40,6 +43,19 @@ class TransferRow(Row, frozen=True, kw_only=True):
     def owner(self, me: str) -> str:
         """Whose share it is of: the peer's, or that of this node's own key ``me``."""
         return self.peer if self.direction == "in" else me
+
+
+class Limits(Row, frozen=True, kw_only=True):
+    """What a person chose for a transfer: bytes a second (0: none), how important it is, and lanes (0: automatic)."""
+
+    transfer: str
+    rate_bytes_s: int = 0
+    priority: Priority = "normal"
+    lanes: int = 0
+
+    def __str__(self) -> str:
+        """As entries hold it."""
+        return f"rate {self.rate_bytes_s} bytes/s, priority {self.priority}, lanes {self.lanes}"
 
 
 def transfer(tx: Connection, transfer_id: str) -> TransferRow | None:
@@ -75,7 +91,20 @@ def of_peer(tx: Connection, peer: str) -> list[TransferRow]:
 
 
 def put_transfer(tx: Connection, row: TransferRow) -> None:
+    """Write a transfer; what was chosen for one that is over goes."""
     write(tx, transfers, row)
+    if row.state in OVER:
+        tx.execute(delete(transfer_limits).where(transfer_limits.c.transfer == row.transfer))
+
+
+def limits(tx: Connection, transfer_id: str) -> Limits:
+    """What was chosen, or that nothing was."""
+    found = read(tx, transfer_limits, Limits, transfer_limits.c.transfer == transfer_id)
+    return found[0] if found else Limits(transfer=transfer_id)
+
+
+def put_limits(tx: Connection, chosen: Limits) -> None:
+    write(tx, transfer_limits, chosen)
 
 
 def slots_taken(tx: Connection, grant_id: str, recipient: str, *, without: str) -> int:

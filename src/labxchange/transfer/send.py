@@ -20,6 +20,7 @@ from labxchange.errors import LabxchangeError, PeerError
 from labxchange.files.scan import Sources, open_source
 from labxchange.net.channel import Stream
 from labxchange.transfer.intervals import Interval
+from labxchange.transfer.pace import Pace
 from labxchange.wire.control.messages import GONE_MAX, PIECE_BYTES, Fetched, Gone, Piece, Pieces, encode
 
 _GROUP_BYTES = 1 << 20
@@ -132,21 +133,25 @@ async def send_chunks(
     source: Source,
     asked: Sequence[Interval],
     *,
+    pace: Pace,
     permitted: Callable[[], None],
     sent: Callable[[int], None],
 ) -> None:
     """Answer a fetch.
 
     Args:
+        pace: no faster than this.
         permitted: raises when the transfer may not go on; asked before each message.
         sent: told the bytes of each message.
     """
     groups = source.groups(asked)
     while (ready := await asyncio.to_thread(_next_megabyte, groups)) is not None:
         for group in ready:
+            size = sum(len(piece.data) for piece in group)
+            await pace.take(size)
             permitted()
             await stream.send(encode(Pieces(pieces=group)))
-            sent(sum(len(piece.data) for piece in group))
+            sent(size)
     permitted()
     await stream.send(encode(Fetched(gone=_gone_of(source, asked))), end=True)
 

@@ -23,6 +23,7 @@ from labxchange.net.channel import Channel, Stream
 from labxchange.settings import FETCH_BYTES, FETCH_PARALLEL
 from labxchange.transfer.digests import ChunkDigests
 from labxchange.transfer.intervals import Interval
+from labxchange.transfer.pace import Pace
 from labxchange.wire.control.messages import GONE_MAX, Fetch, Fetched, Gone, Piece, Pieces, Refused, decode_answer, encode
 
 _STALL_S = 60.0
@@ -77,6 +78,7 @@ class Streams:
     Args:
         digests: those of chunks that are asked for must be known.
         refused: turns a Refused message into the error to raise.
+        pace: no faster than this is received.
     """
 
     def __init__(
@@ -88,9 +90,11 @@ class Streams:
         digests: ChunkDigests,
         quarantine: Quarantine,
         refused: Callable[[bytes, Channel], RefusedError],
+        pace: Pace,
     ) -> None:
         self.parallel = FETCH_PARALLEL
         self.request_bytes = FETCH_BYTES
+        self.pace = pace
         self._transfer = transfer
         self._channel = channel
         self._line = line
@@ -116,7 +120,9 @@ class Streams:
                     return
                 if not isinstance(answer, Pieces):
                     raise PeerError("out-of-order", "The other node sent something else where data was due.")
-                watch.count(sum(len(piece.data) for piece in answer.pieces))
+                size = sum(len(piece.data) for piece in answer.pieces)
+                watch.count(size)
+                await self.pace.take(size)  # what is not received holds its sender back
                 sink.done(await loop.run_in_executor(self._writer, self._take, answer.pieces, coming))
 
     def close(self) -> None:

@@ -187,6 +187,7 @@ def test_what_a_first_home_holds_is_there_after_the_migration(tmp_path: Path) ->
     raw = sqlite3.connect(path)
     raw.executescript(
         "DROP TABLE shares; DROP TABLE grants; DROP TABLE grant_recipients; ALTER TABLE transfers DROP COLUMN reused_bytes; "
+        "DROP TABLE transfer_limits; "
         "UPDATE alembic_version SET version_num = '0001'"
     )
     raw.executescript(

@@ -26,6 +26,7 @@ from labxchange.net.simulated import run_virtual
 from labxchange.transfer import plan, streams
 from labxchange.transfer.digests import ChunkDigests
 from labxchange.transfer.intervals import Interval, count, of_numbers
+from labxchange.transfer.pace import Pace
 from labxchange.transfer.receive import Download
 from labxchange.transfer.reuse import Held, Reuse
 from labxchange.transfer.send import Source, checked_intervals, send_chunks
@@ -126,7 +127,7 @@ class Shelf:
         checked_intervals(request.chunks, self.line, limit=1 << 30)
         source = Source(self.scan.sources, self.files, self.line, self.chunks, gone=self.gone)
         try:
-            await send_chunks(stream, source, request.chunks, permitted=lambda: None, sent=lambda _: None)  # type: ignore[arg-type]
+            await send_chunks(stream, source, request.chunks, pace=Pace(), permitted=lambda: None, sent=lambda _: None)  # type: ignore[arg-type]
         finally:
             source.close()
 
@@ -191,6 +192,7 @@ def way_of(download: Download, channel: FakeChannel) -> Streams:
         digests=download.digests,
         quarantine=download._quarantine,
         refused=lambda envelope, channel: RefusedError("told-so", "The sender ended it."),
+        pace=Pace(),
     )
 
 

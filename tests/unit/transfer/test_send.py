@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from labxchange.errors import PeerError, RefusedError
 from labxchange.transfer import send
 from labxchange.transfer.intervals import Interval, count
+from labxchange.transfer.pace import Pace
 from labxchange.transfer.send import Source, SourceChanged, checked_intervals, send_chunks
 from labxchange.wire.control.messages import PIECE_BYTES, Fetched, Pieces, decode_answer
 from tests.unit.transfer.test_receive import Shelf, data
@@ -52,7 +53,7 @@ def answered(shelf: Shelf, asked: list[Interval], *, permitted: Callable[[], Non
     async def main() -> None:
         opened = source(shelf)
         try:
-            await send_chunks(stream, opened, asked, permitted=permitted, sent=counted.append)  # type: ignore[arg-type]
+            await send_chunks(stream, opened, asked, pace=Pace(), permitted=permitted, sent=counted.append)  # type: ignore[arg-type]
         finally:
             opened.close()
 
@@ -146,7 +147,7 @@ def test_permission_is_asked_before_each_message(tmp_path: Path) -> None:
     stream = Stream()
     opened, counted = source(shelf), [0]
     with pytest.raises(RefusedError):
-        asyncio.run(send_chunks(stream, opened, [(0, 1)], permitted=permitted, sent=counted.append))  # type: ignore[arg-type]
+        asyncio.run(send_chunks(stream, opened, [(0, 1)], pace=Pace(), permitted=permitted, sent=counted.append))  # type: ignore[arg-type]
     opened.close()
     assert len(stream.messages) == 3
     assert sum(counted) == 3 * PIECE_BYTES

@@ -22,7 +22,7 @@ from labxchange.settings import ANSWER_S, LANE_CREDIT_BYTES, LANE_FETCH_BYTES
 from labxchange.transfer.digests import ChunkDigests
 from labxchange.transfer.intervals import Interval
 from labxchange.transfer.lanes import messages
-from labxchange.transfer.lanes.leg import CIPHERS, Leg, open_order, places, remotes
+from labxchange.transfer.lanes.leg import CIPHERS, Leg, Watch, open_order, places, remotes
 from labxchange.transfer.lanes.process import Workers
 from labxchange.transfer.streams import Ended, Sink
 from labxchange.wire.control.messages import (
@@ -30,8 +30,10 @@ from labxchange.wire.control.messages import (
     Fetch,
     Fetched,
     LaneRate,
+    LanesDone,
     LanesOpen,
     OpenLanes,
+    Priority,
     Refused,
     decode_answer,
     encode,
@@ -86,6 +88,8 @@ class LaneFetching:
         workers: Workers,
         count: int,
         rate_bytes_s: int,
+        priority: Priority,
+        watch: Watch,
         random_bytes: Callable[[int], bytes],
         line: Line,
         digests: ChunkDigests,
@@ -101,6 +105,8 @@ class LaneFetching:
         self._workers = workers
         self._count = count
         self._rate_bytes_s = rate_bytes_s
+        self._priority = priority
+        self._watch = watch
         self._random_bytes = random_bytes
         self._line = line
         self._digests = digests
@@ -118,16 +124,18 @@ class LaneFetching:
 
     # --- opening ------------------------------------------------------------------------------------------------------
     async def open(self) -> None:
-        """Open the lanes and wait for a first word over one of them.
+        """Open as many lanes as were asked for and wait for a first word over one of them.
 
         Raises:
             UnavailableError: ``lane-silent``, ``no-lane-port``, ``lane-keys-changed``, ``worker-ended``.
             RefusedError: the sender does not want lanes, or ended the transfer.
             PeerError.
         """
+        await self._open(self._count)
+
+    async def _open(self, count: int) -> None:
         legs = [
-            Leg(worker, self._workers.next_job(), self._random_bytes(LANE_ID_BYTES))
-            for worker in self._workers.least_busy(self._count)
+            Leg(worker, self._workers.next_job(), self._random_bytes(LANE_ID_BYTES)) for worker in self._workers.least_busy(count)
         ]
         if not self._workers.claim(self._channel, [leg.lane for leg in legs]):
             raise UnavailableError("lane-closed", "This connection has had too many lanes.")
@@ -139,6 +147,7 @@ class LaneFetching:
             offsets=offsets,
             ciphers=list(self._ciphers),
             rate_bytes_s=self._rate_bytes_s,
+            priority=self._priority,
         )
         stream = await self._channel.open()
         self._control.append(stream)
@@ -201,20 +210,10 @@ class LaneFetching:
             self._touch()
 
     def _on_lane(self, leg: Leg, news: messages.News) -> None:
-        match news:
-            case messages.LaneStats():
-                before = leg.stats.received_bytes if leg.stats is not None else 0
-                leg.stats = news
-                if news.received_bytes > before:
-                    self._touch()
-            case messages.LaneUp():
-                leg.is_up = True
-            case messages.LaneOver():
-                leg.over = UnavailableError(news.code, news.sentence, hint="It is tried again.")
-            case messages.LaneWorn():
-                leg.is_worn = True
-            case _:
-                pass
+        before = leg.stats.received_bytes if leg.stats is not None else 0
+        leg.hear(news, self._watch)
+        if isinstance(news, messages.LaneStats) and news.received_bytes > before:
+            self._touch()
 
     def _on_closed(self, job: int) -> None:
         leg = next((leg for leg in self.legs if leg.job == job), None)
@@ -258,24 +257,43 @@ class LaneFetching:
                 return
             if self._channel.dialled:
                 await self._channel.rekey()
-            await self.open()
+            await self._open(len(worn))
             for leg in worn:
                 leg.is_retired = True
 
-    def _end_retired(self) -> None:
-        """Lanes that were replaced and have brought all that was asked of them."""
-        for leg in [leg for leg in self.legs if leg.is_retired and not leg.asked]:
-            self.legs.remove(leg)
+    async def set_lanes(self, count: int) -> None:
+        """Go on over so many lanes: more are opened, or some get nothing more to bring and end with what they were asked for.
+
+        Raises:
+            LabxchangeError: as ``open``; the transfer goes on over those that it has.
+        """
+        async with self._renewing:
+            self._count = count
+            using = [leg for leg in self.legs if leg.over is None and not leg.is_retired]
+            for leg in using[count:]:
+                leg.is_retired = True
+            if len(using) < count:
+                await self._open(count - len(using))
+            await self._end_retired()
+
+    async def _end_retired(self) -> None:
+        """Lanes that nothing more is asked of and that have brought all that was: the sender closes its ends too."""
+        over = [leg for leg in self.legs if leg.is_retired and not leg.asked]
+        self.legs = [leg for leg in self.legs if leg not in over]
+        for leg in over:
             self._close_leg(leg)
-            if leg.control is not None and all(other.control is not leg.control for other in self.legs):
-                leg.control.close()
-                self._control.remove(leg.control)
+        for stream in {leg.control for leg in over if leg.control is not None}:
+            if any(leg.control is stream for leg in self.legs):
+                await stream.send(encode(LanesDone(lanes=[leg.lane for leg in over if leg.control is stream])))
+            elif stream in self._control:
+                self._control.remove(stream)
+                stream.close()
 
     async def fetch(self, asked: list[Interval], sink: Sink) -> None:
         self._check()
         if any(leg.is_worn and not leg.is_retired for leg in self.legs):
             await self._renew()
-        usable = [leg for leg in self.legs if leg.over is None and not leg.is_retired]
+        usable = [leg for leg in self.legs if leg.is_usable]
         if not usable:
             raise self.legs[-1].over or UnavailableError("lane-silent", "No lane is open.")
         leg = min(usable, key=lambda leg: leg.asked)
@@ -291,7 +309,7 @@ class LaneFetching:
                 if self._requests.get(chunk) is request:
                     del self._requests[chunk]
             request.end()
-            self._end_retired()
+        await self._end_retired()
 
     async def _follow(self, request: _Request, stream: Stream) -> None:
         """Until each chunk came, or its file was named."""
@@ -338,11 +356,15 @@ class LaneFetching:
             request.leg.worker.order(messages.Skip(lane=request.leg.lane, chunks=skipped))
             request.sink.gone(answer.gone)
 
-    async def set_rate(self, rate_bytes_s: int) -> None:
-        """Have the sender send no faster; 0 is no limit."""
-        self._rate_bytes_s = rate_bytes_s
-        for stream in self._control:
-            await stream.send(encode(LaneRate(rate_bytes_s=rate_bytes_s)))
+    async def set_rate(self, rate_bytes_s: int, priority: Priority) -> None:
+        """Have the sender send no faster (0 is no limit), and divide what its way here carries by this priority.
+
+        Raises:
+            LabxchangeError: the connection is lost; the next attempt asks for it.
+        """
+        self._rate_bytes_s, self._priority = rate_bytes_s, priority
+        for stream in list(self._control):
+            await stream.send(encode(LaneRate(rate_bytes_s=rate_bytes_s, priority=priority)))
 
     def _check(self) -> None:
         if self._trouble is not None:

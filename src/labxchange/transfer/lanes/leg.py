@@ -6,8 +6,9 @@ that dialled has its workers call there. Keys are derived here and go to the wor
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
@@ -20,9 +21,20 @@ from labxchange.wire.data.datagram import Cipher, Writer, lane_secret
 CIPHERS: Final[tuple[Cipher, ...]] = ("aes-256-gcm", "chacha20-poly1305")
 
 
+class Watch(Protocol):
+    """Who is told of what happened to a lane and belongs into the trail."""
+
+    def forged(self, count: int) -> None:
+        """So many more datagrams bore the lane's id and did not open."""
+
+    def moved(self, before: str, address: str) -> None:
+        """The other side answers from another address."""
+
+
 class Leg:
     """One lane of a transfer at one worker: ``asked`` counts the bytes that have not come, ``stats`` is its newest report,
-    ``control`` the stream that keeps it open; one that ``is_retired`` was replaced and is asked for nothing more."""
+    ``control`` the stream that keeps it open, ``cap_bytes_s`` its part of a rate that was set (0: none); one that ``is_retired``
+    is asked for nothing more."""
 
     def __init__(self, worker: Worker, job: int, lane: bytes) -> None:
         self.worker = worker
@@ -36,6 +48,31 @@ class Leg:
         self.is_closed = False
         self.over: LabxchangeError | None = None
         self.stats: messages.LaneStats | None = None
+        self.cap_bytes_s = 0.0
+
+    @property
+    def is_usable(self) -> bool:
+        """It was heard, it did not fail, and it stays."""
+        return self.is_up and self.over is None and not self.is_retired
+
+    def hear(self, news: messages.News, watch: Watch) -> None:
+        """News of this lane."""
+        match news:
+            case messages.LaneStats():
+                forged = news.forged - (self.stats.forged if self.stats is not None else 0)
+                self.stats = news
+                if forged > 0:
+                    watch.forged(forged)
+            case messages.LaneUp():
+                self.is_up = True
+            case messages.LaneOver():
+                self.over = UnavailableError(news.code, news.sentence, hint="It is tried again.")
+            case messages.LaneWorn():
+                self.is_worn = True
+            case messages.LaneMoved():
+                watch.moved(news.before, news.address)
+            case _:
+                pass
 
 
 def open_order(
@@ -94,7 +131,7 @@ def chosen_cipher(offered: Sequence[Cipher]) -> Cipher:
 
 
 class LaneView(msgspec.Struct, frozen=True, kw_only=True):
-    """How the lanes of a transfer are doing together, for screens."""
+    """How the lanes of a transfer are doing together, for screens; ``limit`` as in ``LaneStats``."""
 
     lanes: int
     rate_bytes_s: int
@@ -102,6 +139,7 @@ class LaneView(msgspec.Struct, frozen=True, kw_only=True):
     loss: float
     resent_bytes: int
     dropped_here: int
+    datagram_bytes: int
     datagrams_per_call: float
     limit: str
 
@@ -111,14 +149,16 @@ def view(legs: Sequence[Leg]) -> LaneView | None:
     known = [leg.stats for leg in legs if leg.stats is not None]
     if not known:
         return None
-    sent = sum(item.sent_packets for item in known)
+    packets = sum(item.packets for item in known)
+    limits = Counter(item.limit for item in known if item.limit)
     return LaneView(
-        lanes=len(legs),
+        lanes=sum(leg.is_usable for leg in legs),
         rate_bytes_s=int(sum(item.rate_bytes_s for item in known)),
         rtt_ms=max(item.rtt_s for item in known) * 1000,
-        loss=sum(item.lost_packets for item in known) / sent if sent else 0.0,
+        loss=sum(item.lost_packets for item in known) / packets if packets else 0.0,
         resent_bytes=sum(item.resent_bytes for item in known),
         dropped_here=max(item.dropped_here for item in known),
+        datagram_bytes=max(item.datagram_bytes for item in known),
         datagrams_per_call=max(item.datagrams_per_call for item in known),
-        limit=known[0].limit,
+        limit=limits.most_common(1)[0][0] if limits else "",
     )

@@ -111,9 +111,10 @@ class LaneWorn(LaneMessage, frozen=True, kw_only=True, tag=13):
 
 
 class LaneMoved(LaneMessage, frozen=True, kw_only=True, tag=14):
-    """The other side answers from another address."""
+    """The other side answers from another address than before."""
 
     lane: bytes
+    before: str
     address: str
 
 
@@ -157,7 +158,9 @@ class JobClosed(LaneMessage, frozen=True, kw_only=True, tag=18):
 
 
 class LaneStats(LaneMessage, frozen=True, kw_only=True, tag=19):
-    """How a lane is doing; ``limit`` is what holds it back. Bytes are whole UDP payloads."""
+    """How a lane is doing; bytes are whole UDP payloads. ``rate_bytes_s`` is of the last second; ``packets`` were sent, or are
+    due as far as the receiver knows, and ``lost_packets`` of them did not arrive; ``limit`` is what holds the lane back:
+    network, disk, cpu, peer, cap, or nothing that is known."""
 
     lane: bytes
     sending: bool
@@ -167,7 +170,7 @@ class LaneStats(LaneMessage, frozen=True, kw_only=True, tag=19):
     received_bytes: int
     resent_bytes: int
     lost_packets: int
-    sent_packets: int
+    packets: int
     forged: int
     dropped_here: int
     datagram_bytes: int

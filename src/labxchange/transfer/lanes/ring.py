@@ -132,8 +132,8 @@ class Ring:
                         os.read(self._nudged, 4096)
                     self._change()
                 elif (sock := self._sockets.get(key.fd)) is not None and self._receive(sock) < _FEW_DATAGRAMS:
-                    # A thread that wakes for each datagram costs more than the datagram; the system holds two milliseconds' worth,
-                    # and knows when each came.
+                    # A thread that wakes for each datagram costs more than the datagram; the system holds two milliseconds'
+                    # worth, and knows when each came.
                     time.sleep(_GATHER_S)
 
     def _receive(self, sock: LaneSocket) -> int:

@@ -31,13 +31,14 @@ from labxchange.files.quarantine import Quarantine
 from labxchange.files.scan import Sources
 from labxchange.net.lane_socket import LaneSocket, open_lane
 from labxchange.transfer.lanes import messages
+from labxchange.transfer.lanes.gauge import Busy, Gauge
 from labxchange.transfer.lanes.ring import Ring, Row
 from labxchange.transfer.lanes.sink import LaneSink, units_of
 from labxchange.transfer.lanes.source import LaneSource
 from labxchange.wire.data.assembly import Assembly, Unit
 from labxchange.wire.data.congestion.fair import Fair
 from labxchange.wire.data.datagram import LaneKey, by_lane
-from labxchange.wire.data.lane import NEVER, Asked, Batch, Failed, Keys, Moved, Up, Worn
+from labxchange.wire.data.lane import NEVER, Address, Asked, Batch, Failed, Keys, Moved, Up, Worn
 from labxchange.wire.data.receiver import Receiver
 from labxchange.wire.data.sender import Sender
 
@@ -75,6 +76,7 @@ class _Lane:
         self.controller = controller
         self.socket = sock
         self.own = own
+        self.gauge = Gauge()
         self.unsent: tuple[memoryview, Batch] | None = None
 
 
@@ -97,6 +99,7 @@ class Worker:
         if listen is not None:
             self._ring.add(listen)
         self._report_at = self._stats_at = 0.0
+        self._busy = Busy(time.monotonic())
         self._over = False
 
     # --- the loop -----------------------------------------------------------------------------------------------------
@@ -128,6 +131,8 @@ class Worker:
             # select's timeout is as fine as the clock, poll's and epoll's are whole milliseconds.
             if not (self._ring.has_rows or self._written or self._troubles):
                 select.select([self._control.fileno(), self._ring.wake_descriptor], [], [], pause)
+                after = time.monotonic()
+                self._busy.waited(after - now, after)
             self._ring.sleeping = False
             self._ring.drain_wake()
 
@@ -335,7 +340,8 @@ class Worker:
             case Up():
                 self._say(messages.LaneUp(lane=lane_id))
             case Moved():
-                self._say(messages.LaneMoved(lane=lane_id, address=str(event.address)))
+                before, address = _place(event.before), _place(event.address)
+                self._say(messages.LaneMoved(lane=lane_id, before=before, address=address))
             case Worn():
                 self._say(messages.LaneWorn(lane=lane_id, why=event.why))
             case Failed():
@@ -366,9 +372,16 @@ class Worker:
             self._report_at = now + REPORT_S
         if now >= self._stats_at and self._lanes:
             for lane_id, lane in self._lanes.items():
-                self._say(_stats(lane_id, lane))
+                self._say(self._stats(lane_id, lane, now))
             self._stats_at = now + STATS_S
         self._flush()
+
+    def _stats(self, lane_id: bytes, lane: _Lane, now: float) -> messages.LaneStats:
+        machine, busy = lane.machine, self._busy.is_busy(now)
+        if isinstance(machine, Sender):
+            return lane.gauge.of_sender(lane_id, machine, lane.controller, lane.socket, busy=busy, now=now)
+        backlog = lane.job.sink.backlog if lane.job.sink is not None else 0
+        return lane.gauge.of_receiver(lane_id, machine, lane.socket, backlog=backlog, busy=busy, now=now)
 
     def _tell_came(self, job: _Job) -> None:
         if job.came:
@@ -390,35 +403,15 @@ def _files(block: bytes) -> list[ListedFile]:
     return msgspec.msgpack.decode(block, type=list[ListedFile])
 
 
+def _place(address: Address | None) -> str:
+    """As people write it."""
+    if address is None:
+        return ""
+    return f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
+
+
 def _is_ipv6(remote: tuple[str, int] | None) -> bool:
     return remote is not None and ":" in remote[0] and not remote[0].startswith("::ffff:")
-
-
-def _stats(lane_id: bytes, lane: _Lane) -> messages.LaneStats:
-    machine, sock = lane.machine, lane.socket
-    sending = isinstance(machine, Sender)
-    known = machine.stats() if isinstance(machine, Sender) else None
-    return messages.LaneStats(
-        lane=lane_id,
-        sending=sending,
-        rate_bytes_s=known.delivery_bytes_s if known else 0.0,
-        rtt_s=known.rtt_s if known else 0.0,
-        sent_bytes=machine.sent_bytes,
-        received_bytes=machine.received_bytes,
-        resent_bytes=known.resent_bytes if known else 0,
-        lost_packets=known.lost_packets if known else 0,
-        sent_packets=machine.sent_datagrams,
-        forged=machine.forged,
-        dropped_here=sock.drops,
-        datagram_bytes=machine.size,
-        datagrams_per_call=sock.received_datagrams / max(sock.received_calls, 1),
-        limit=known.limit if known else _receiver_limit(lane),
-    )
-
-
-def _receiver_limit(lane: _Lane) -> str:
-    backlog = lane.job.sink.backlog if lane.job.sink is not None else 0
-    return "disk" if backlog > 32 else "peer"
 
 
 def main(arguments: list[str]) -> None:

@@ -29,6 +29,7 @@ Note = Annotated[str, msgspec.Meta(max_length=8000)]
 Lane = Annotated[bytes, msgspec.Meta(min_length=6, max_length=6)]
 MaybeLane = Annotated[bytes, msgspec.Meta(max_length=6)]
 Slot = Annotated[int, msgspec.Meta(ge=0, le=63)]
+Priority = Literal["low", "normal", "high"]
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, array_like=True):
@@ -83,7 +84,7 @@ class Fetch(Message, frozen=True, kw_only=True, tag="fetch"):
 class OpenLanes(Message, frozen=True, kw_only=True, tag="open-lanes"):
     """Open these lanes for a transfer; ids are never used twice. ``slots`` and ``offsets`` say where the asking side's workers
     listen, when it is the one that was dialled: the slot, and what its port is above that of QUIC. Answer: LanesOpen or Refused.
-    The stream stays open as long as the lanes: who asked ends it. ``rate_bytes_s`` as in LaneRate."""
+    The stream stays open as long as the lanes: who asked ends it. ``rate_bytes_s`` and ``priority`` as in LaneRate."""
 
     transfer: Id
     lanes: Annotated[list[Lane], msgspec.Meta(min_length=1, max_length=LANES_MAX)]
@@ -91,12 +92,24 @@ class OpenLanes(Message, frozen=True, kw_only=True, tag="open-lanes"):
     offsets: Annotated[list[Slot], msgspec.Meta(max_length=LANES_MAX)] = []
     ciphers: Annotated[list[Cipher], msgspec.Meta(min_length=1, max_length=2)]
     rate_bytes_s: Number = 0
+    priority: Priority = "normal"
 
 
 class LaneRate(Message, frozen=True, kw_only=True, tag="lane-rate"):
-    """On the stream of OpenLanes, when the asking side likes: send no faster than this over all these lanes; 0 is no limit."""
+    """On the stream of OpenLanes, when the asking side likes: send no faster than this over all lanes of the transfer; 0
+    is no limit. ``priority`` counts among what goes to the asking side, where the sender has not chosen one."""
 
     rate_bytes_s: Number
+    priority: Priority
+
+
+class LanesDone(Message, frozen=True, kw_only=True, tag="lanes-done"):
+    """On the stream of OpenLanes: these of its lanes are over, the others stay."""
+
+    lanes: Annotated[list[Lane], msgspec.Meta(min_length=1, max_length=LANES_MAX)]
+
+
+LaneWord = LaneRate | LanesDone
 
 
 class Witness(Message, frozen=True, kw_only=True, tag="witness"):
@@ -231,6 +244,11 @@ def decode_answer(data: bytes | None) -> Answer:
     if data is None:
         raise PeerError("stream-ended", "The other node ended the conversation where an answer was due.")
     return unpack(data, Answer, max_bytes=MESSAGE_MAX_BYTES)  # type: ignore[arg-type]
+
+
+def decode_lane_word(data: bytes) -> LaneWord:
+    """What follows OpenLanes on its stream. Raises PeerError ``malformed-message``."""
+    return unpack(data, LaneWord, max_bytes=MESSAGE_MAX_BYTES)  # type: ignore[arg-type]
 
 
 def decode(data: bytes | None, kind: type[M]) -> M:

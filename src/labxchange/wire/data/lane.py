@@ -77,8 +77,9 @@ class Up(NamedTuple):
 
 
 class Moved(NamedTuple):
-    """The other end answered from another address."""
+    """The other end answered from another address than before."""
 
+    before: Address | None
     address: Address | None
 
 
@@ -282,14 +283,14 @@ class Lane:
             return
         first, self._knows_address = not self._knows_address, True
         self._moved_at = now
-        self.address = batch.address
+        before, self.address = self.address, batch.address
         self._credit = AMPLIFICATION * len(batch.data)
         self._proven, self._tokens = False, {}
         self._challenge_at, self._challenge_gap = now, CHALLENGE_S
         if not first:
             self.size = SIZES[0]
             self._on_new_path(now)
-            self._events.append(Moved(batch.address))
+            self._events.append(Moved(before, batch.address))
 
     # --- out ----------------------------------------------------------------------------------------------------------
     def _may_send(self, size: int) -> bool:

@@ -51,6 +51,10 @@ class Receiver(Lane):
         self.assembly = assembly
         self.dropped = 0
         """Datagrams that this machine's socket dropped, as the worker counts them."""
+        self.rtt_s = self.min_rtt_s = 0.0
+        """The newest round trip of a challenge, and the lowest on this path; 0: not measured yet."""
+        self.largest = 0
+        """Bytes of the largest datagram that came over this path."""
         self._next = 0
         self._newest = -1
         self._newest_at = now
@@ -72,6 +76,7 @@ class Receiver(Lane):
             self._put(opened, data)
         if self._seen.newest > self._newest:
             self._newest, self._newest_at = self._seen.newest, opened.at
+        self.largest = max(self.largest, opened.room + OVERHEAD_BYTES)
         self._unreported += len(opened.rows)
         due = 0.0 if self._unreported >= REPORT_PACKETS else self._reported_at + self._interval_s
         self._report_at = min(self._report_at, max(now, due))
@@ -93,11 +98,19 @@ class Receiver(Lane):
             size = (end - start - 1) * room + opened.length(int(rows[end - 1]))
             self.assembly.put(int(offsets[start]), opened.payload[place : place + size])
 
+    @property
+    def due_datagrams(self) -> int:
+        """How many the other end has sent, as far as is known here: the numbers up to the newest."""
+        return self._seen.newest + 1
+
     def _on_answer(self, rtt_s: float) -> None:
+        self.rtt_s, self.min_rtt_s = rtt_s, min(self.min_rtt_s or rtt_s, rtt_s)
         self._interval_s = min(max(rtt_s / 16, REPORT_MIN_S), REPORT_MAX_S)
 
     def _on_new_path(self, now: float) -> None:
         self._interval_s = REPORT_MIN_S
+        self.rtt_s = self.min_rtt_s = 0.0
+        self.largest = 0
 
     # --- timers and out -----------------------------------------------------------------------------------------------
     def next_timer(self) -> float:

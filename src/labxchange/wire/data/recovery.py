@@ -21,6 +21,7 @@ from labxchange.wire.data.status import Status
 RING: Final = 1 << 18
 REORDER: Final = 128
 RTT_FIRST_S: Final = 0.2
+PATIENCE_MAX_S: Final = 0.25
 RATE_SPAN_S: Final = 0.008
 """A rate is measured over so long at least: batches of 44 datagrams come half a millisecond apart at 1 Gbit/s."""
 
@@ -71,6 +72,8 @@ class Recovery:
         self.min_rtt_s = float("inf")
         self.round = 0
         self.heard = False
+        self.patience_s = GRAIN_S
+        """Beyond 1.25 round trips what is not reported is waited for so long: more where what was given up came late."""
         self._round_ends = 0
         self._low = 0
         self._delivered = 0
@@ -122,7 +125,10 @@ class Recovery:
         new = numbers[(state == _FLYING) | (state == _LOST)]
         flown = numbers[state == _FLYING]
         acked_bytes = self._land(flown, _ARRIVED)
-        late = len(new) - len(flown)
+        late = new[self._state[new % RING] == _LOST]
+        if len(late):  # patience was too short by this much
+            beyond = now - float(self._sent_at[late % RING].min()) - LATE_ROUND_TRIPS * self.srtt_s
+            self.patience_s = min(max(self.patience_s, 1.25 * beyond), PATIENCE_MAX_S)
         self._state[new % RING] = _ARRIVED
         rtt, rate = None, 0.0
         if len(new):
@@ -139,7 +145,7 @@ class Recovery:
             rtt_s=rtt,
             delivery_bytes_s=rate,
             sizes=[int(size) for size in np.unique(self._size[flown % RING])],
-            late_packets=late,
+            late_packets=len(late),
         )
 
     def _land(self, numbers: NDArray[np.int64], state: int) -> int:
@@ -168,6 +174,7 @@ class Recovery:
         if last >= self._round_ends:
             self.round += 1
             self._round_ends = self.next
+            self.patience_s -= (self.patience_s - GRAIN_S) / 32
         return rtt, rate
 
     def _rate(self, mark: _Mark) -> float:
@@ -196,7 +203,7 @@ class Recovery:
     def _lost(self, status: Status, now: float) -> NDArray[np.int64]:
         """Packets in flight that will not come any more."""
         flying = self._flying(self.newest_acked + 1)
-        old = self._sent_at[flying % RING] < now - LATE_ROUND_TRIPS * self.srtt_s - GRAIN_S
+        old = self._sent_at[flying % RING] < now - LATE_ROUND_TRIPS * self.srtt_s - self.patience_s
         behind = max(self.newest_acked - REORDER, status.newest - status.span)
         lost = np.flatnonzero(old | (flying <= behind))
         return np.asarray(flying[lost], np.int64)

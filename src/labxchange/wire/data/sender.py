@@ -19,14 +19,15 @@ import msgspec
 from labxchange.wire.data.congestion import Controller, Feedback
 from labxchange.wire.data.datagram import BATCH_BYTES, BATCH_DATAGRAMS, OVERHEAD_BYTES, SIZES, Kind
 from labxchange.wire.data.lane import NEVER, Address, Asked, Batch, Failed, Keys, Lane, Opened
-from labxchange.wire.data.recovery import GRAIN_S, LATE_ROUND_TRIPS, Recovery
+from labxchange.wire.data.recovery import LATE_ROUND_TRIPS, Recovery
 from labxchange.wire.data.status import decode
 
 QUANTUM_S: Final = 0.001
 BURST_S: Final = 0.003
 SILENCE_MAX_S: Final = 15.0
 _PROBE_TRIES: Final = 8
-_SKIP_EVERY: Final = 1000
+SKIP_EVERY: Final = 1000
+"""Of so many numbers one on average is left out."""
 _RTO_MIN_S: Final = 0.05
 _RTO_MAX_S: Final = 2.0
 _READ_AGAIN_S: Final = 0.0005
@@ -210,7 +211,7 @@ class Sender(Lane):
 
     def _tail_s(self) -> float:
         """After so long a packet ought to have been reported."""
-        return LATE_ROUND_TRIPS * self.recovery.srtt_s + 2 * self._report_gap_s + GRAIN_S
+        return LATE_ROUND_TRIPS * self.recovery.srtt_s + 2 * self._report_gap_s + self.recovery.patience_s
 
     def next_timer(self) -> float:
         """When to call ``poll_transmit`` or ``on_timer`` again; in the past: at once."""
@@ -317,7 +318,7 @@ class Sender(Lane):
         return self.recovery.next
 
     def _draw_skip(self) -> int:
-        return _SKIP_EVERY // 2 + int.from_bytes(self._random_bytes(2), "big") % _SKIP_EVERY
+        return SKIP_EVERY // 2 + int.from_bytes(self._random_bytes(2), "big") % SKIP_EVERY
 
     def _transmit_data(self, now: float) -> Batch | None:
         room = self.size - OVERHEAD_BYTES

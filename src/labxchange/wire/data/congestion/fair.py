@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 from labxchange.wire.data.congestion import Feedback
-from labxchange.wire.data.congestion.path import Path, Round
+from labxchange.wire.data.congestion.look import Look, Verdict
+from labxchange.wire.data.congestion.path import RTT_MEMORY_S, Path, Round
 
 DATAGRAM_BYTES = 1_200
 START_BYTES = 32 * DATAGRAM_BYTES
@@ -13,10 +14,9 @@ START_GAIN = 1 / math.log(2)
 FLOOR_BYTES = 4 * DATAGRAM_BYTES
 REPORT_S = 0.010
 PUSH = 0.25
-YIELD_ROUNDS = 6
 YIELD_FLOOR = 0.5
-LOOK_S, LOOK_ROUNDS = 5.0, 6
-LOOK_EACH_ROUNDS = 60
+LOOK_GAIN = 0.5
+BUSY = 6
 F0, F1 = 0.9, 1.2
 OVER = 1.15
 REFERENCE_BYTES_S = 125e6
@@ -45,16 +45,12 @@ class Fair:
         self._recent: list[float] = []
         self._shallow_s: float | None = None
         self._contested = False
-        self._tested = 0
-        self._busy_rounds = 0
+        self._busy_rounds = 0.0
         self._busy_base = 0.0
-        self._busy_queue = 0.0
-        self._busy_loss = False
         self._stubborn = 0.0
         self._settle = 0
         self._lossy_rounds = 0
-        self._epoch = 0
-        self._look = 0
+        self._look = Look()
         self._arriving: list[float] = []
 
     # what is asked
@@ -105,6 +101,10 @@ class Fair:
         elif self._state == "drain" and feedback.in_flight_bytes <= self._base * (self._path.rtt_min_s or 0.1):
             self._state, self._phase, self._gain, self._settle = "cruise", 2, 1.0, 2
             self._pace = self._model
+        if feedback.rtt_s is not None:
+            verdict = self._look.saw(feedback.now, feedback.rtt_s, lost=feedback.lost_packets > 0, path=self._path)
+            if verdict is not None:
+                self._found(verdict, feedback)
         if ended is not None:
             self._on_round(ended, feedback.now)
 
@@ -114,7 +114,7 @@ class Fair:
     @property
     def _room_s(self) -> float:
         """The queue that pushing may build."""
-        return min(self._path.span_s / 4, 0.025, self._shallow_s / 2 if self._shallow_s is not None else 1.0)
+        return min(self._path.span_s / 4, 0.012, self._shallow_s / 2 if self._shallow_s is not None else 1.0)
 
     @property
     def _target_s(self) -> float:
@@ -155,41 +155,39 @@ class Fair:
             self._gain_before = gain
 
     def _judge(self, ended: Round, queue: float, excess: bool, now: float) -> None:
-        """Whose queue is it?"""
+        """Gather what speaks for a queue that is not ours."""
         path = self._path
-        if self._look:
-            if queue < self._target_s:
-                self._calm()
-            return
         self._stubborn += (excess - self._stubborn) / 16
-        if self._contested:
-            if queue < self._target_s or path.rounds - self._tested > max(60, 10 / path.span_s):
-                self._calm()
+        if self._contested or self._look.open:
             return
         if queue <= 2 * self._target_s and self._lossy_rounds < 2:
-            self._busy_rounds = 0
+            self._busy_rounds = max(self._busy_rounds - 0.5, 0.0)
             return
         if not self._busy_rounds:
-            self._busy_base, self._busy_queue, self._busy_loss = path.delivery_bytes_s, queue, False
-        self._busy_rounds += 1
-        self._busy_loss |= excess
+            self._busy_base = path.delivery_bytes_s
+        self._busy_rounds = min(self._busy_rounds + 1, 2 * BUSY)
         arriving = ended.rate_bytes_s / (1.0 - path.loss)
         if arriving < SNAP * self._gain_before * self._pace:
             self._pace = max(arriving, YIELD_FLOOR * self._busy_base / (1 - path.loss))
-        if self._busy_rounds > YIELD_ROUNDS:
-            if not self._busy_loss and abs(queue - self._busy_queue) < 0.1 * self._busy_queue:
-                path.accept_rtt(ended.rtt_min_s, now)
-            else:
-                self._contested, self._tested = True, path.rounds
-                self._phase = 2
-            self._busy_rounds = 0
-            path.restore(self._busy_base)
-            self._pace = self._model
+
+    def _found(self, verdict: Verdict, feedback: Feedback) -> None:
+        """The look ended."""
+        path = self._path
+        self._phase = 2
+        if verdict is Verdict.OURS:
+            self._calm()
+            return
+        if verdict is Verdict.LONGER:
+            path.accept_rtt(path.rtt_lowest_s, feedback.now)
+        self._contested = verdict is Verdict.OTHERS
+        path.restore(self._busy_base)
+        self._pace = self._model
+        self._busy_rounds = 0.0
 
     def _calm(self) -> None:
         if self._contested:
             self._pace = min(self._model, max(self._arriving, default=self._model) / (1 - self._path.loss))
-        self._contested, self._busy_rounds = False, 0
+        self._contested, self._busy_rounds = False, 0.0
 
     def _next_gain(self, ended: Round, queue: float, excess: bool, now: float) -> float:
         path = self._path
@@ -198,28 +196,21 @@ class Fair:
         if self._phase >= self._length:
             self._phase = 0
             self._length = 6 + ended.acked % 5
-        period = LOOK_S
-        while period < LOOK_EACH_ROUNDS * span:
-            period *= 2
-        epoch = int(now // period)
-        if epoch != self._epoch:
-            self._epoch = epoch
-            if self._contested or self._stubborn > 0.1 or now - path.rtt_min_at > 10.0:
-                self._look = LOOK_ROUNDS
-                path.hold_rates()
-        if self._look:
-            self._look -= 1
+        suspicious = self._contested or self._busy_rounds >= BUSY or now - path.rtt_min_at > RTT_MEMORY_S
+        if self._look.due(now, path) and suspicious:
+            if self._contested or not self._busy_rounds:
+                self._busy_base = path.delivery_bytes_s
+            self._look.begin(now, queue_s=queue, path=path)
+        if self._look.open:
             self._phase = 2
-            if self._look > LOOK_ROUNDS - 3 or queue > self._target_s / 2:
-                return 0.5
-            self._look = 0
+            return LOOK_GAIN if self._look.yielding(now) else 1.0
         if self._contested:
             return (1.25, 0.75, 1.0)[min(self._phase, 2)]
         error = max(min((self._target_s - queue) / span, 0.5), -0.5)
         self._pace *= 1 + max(min(KI * error, 0.02), -0.1)
         self._pace = min(self._pace, 1.1 * self._model)
         steady = 1 + min(max(0.5 * error, -0.25), 0.05)
-        if self._busy_rounds:
+        if queue > 2 * self._target_s or self._lossy_rounds >= 2:
             self._phase = max(self._phase, 2)
             return min(steady, 0.9) if excess else steady
         if self._phase == 2:

@@ -31,6 +31,16 @@ class Round:
         self.rate_bytes_s = 0.0
         self.limited = False
 
+    @property
+    def rtt_spread_s(self) -> float:
+        """Between the longest and the shortest round trip of the last ten seconds."""
+        return self._deep[0][1] - self._low[0][1] if self._deep else 0.0
+
+    @property
+    def rtt_lowest_s(self) -> float:
+        """The shortest round trip of the last ten seconds."""
+        return self._low[0][1]
+
     def add(self, feedback: Feedback) -> None:
         self.acked += feedback.acked_packets
         self.lost += feedback.lost_packets
@@ -54,7 +64,7 @@ class Path:
         rtt_min_at: when it was last seen.
     """
 
-    __slots__ = ("_deep", "_lost", "_number", "_rates", "_sent", "current", "rounds", "rtt_min_at", "rtt_min_s")
+    __slots__ = ("_deep", "_lost", "_low", "_number", "_rates", "_sent", "current", "rounds", "rtt_min_at", "rtt_min_s")
 
     def __init__(self) -> None:
         self.rounds = 0
@@ -65,6 +75,7 @@ class Path:
         self._rates: deque[tuple[int, float]] = deque()
         self._lost = self._sent = 0.0
         self._deep: deque[tuple[float, float]] = deque()
+        self._low: deque[tuple[float, float]] = deque()
 
     @property
     def delivery_bytes_s(self) -> float:
@@ -85,6 +96,16 @@ class Path:
     def depth_s(self) -> float:
         """The longest wait in a queue of the last ten seconds."""
         return max((rtt for _, rtt in self._deep), default=0.0) - (self.rtt_min_s or 0.0) if self._deep else 0.0
+
+    @property
+    def rtt_spread_s(self) -> float:
+        """Between the longest and the shortest round trip of the last ten seconds."""
+        return self._deep[0][1] - self._low[0][1] if self._deep else 0.0
+
+    @property
+    def rtt_lowest_s(self) -> float:
+        """The shortest round trip of the last ten seconds."""
+        return self._low[0][1]
 
     def add(self, feedback: Feedback) -> Round | None:
         """A report came; returns the round that ended with it."""
@@ -116,8 +137,12 @@ class Path:
         while self._deep and self._deep[-1][1] <= rtt_s:
             self._deep.pop()
         self._deep.append((now, rtt_s))
-        while self._deep[0][0] < now - RTT_MEMORY_S:
-            self._deep.popleft()
+        while self._low and self._low[-1][1] >= rtt_s:
+            self._low.pop()
+        self._low.append((now, rtt_s))
+        for memory in (self._deep, self._low):
+            while memory[0][0] < now - RTT_MEMORY_S:
+                memory.popleft()
 
     def learn_loss(self, round_: Round) -> None:
         """What was lost in this round was lost by chance."""
@@ -129,18 +154,6 @@ class Path:
     def accept_rtt(self, rtt_s: float, now: float) -> None:
         """The way itself became longer."""
         self.rtt_min_s, self.rtt_min_at = rtt_s, now
-
-    def keep_rates(self, rounds: int) -> None:
-        """Forget older ones: the path delivers less than it did."""
-        while len(self._rates) > 1 and self._rates[0][0] < self.rounds - rounds:
-            self._rates.popleft()
-
-    def hold_rates(self) -> None:
-        """Remember the rate as if it were new: who sent less in the last rounds has not learned that the path delivers less."""
-        if self._rates:
-            rate = self._rates[0][1]
-            self._rates.clear()
-            self._rates.append((self.rounds, rate))
 
     def restore(self, rate_bytes_s: float) -> None:
         """What was delivered before less was sent on purpose."""

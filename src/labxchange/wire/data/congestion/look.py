@@ -1,0 +1,88 @@
+"""Whose queue is it? Now and then a lane that waits in a queue sends half and looks how fast the queue drains.
+
+When all who share the bottleneck do so at the same time, the queue drains at half of its rate. What it drains less is the share of
+others, who do not give way to a growing queue. Lanes of one machine look at the same moments, since these are multiples of a time
+on the clock that they have in common: so ten of ours find that none of them is a stranger, and see the round trip without a queue.
+What a lane does with the verdict is left to ``fair``.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from labxchange.wire.data.congestion.path import Path
+
+PERIOD_S = 1.25
+"""The shortest time between two looks; longer ones are this, doubled, so that they fall together."""
+
+DOUBLINGS = 4
+ROUNDS_BETWEEN = 15
+DRAIN = 0.35
+"""A queue that drains slower than this part of the time is held up by others: they have more than 30 % of the link."""
+
+ROUNDS_MIN, ROUNDS_MAX = 2, 8
+MARGIN_S = 0.002
+
+
+class Verdict(Enum):
+    """What a look found."""
+
+    OURS = "ours"
+    OTHERS = "others"
+    LONGER = "longer"
+    """It is no queue at all: the way became longer."""
+
+
+class Look:
+    """When to look, for how long, and what was found."""
+
+    __slots__ = ("_asked_at", "_doublings", "_ends_at", "_lost", "_queue_s", "_started_at")
+
+    def __init__(self) -> None:
+        self._asked_at = 0.0
+        self._doublings = 0
+        self._started_at: float | None = None
+        self._ends_at = 0.0
+        self._queue_s = 0.0
+        self._lost = False
+
+    def due(self, now: float, path: Path) -> bool:
+        """Whether a moment to look passed since this was last asked."""
+        period = PERIOD_S * 2**self._doublings
+        while period < ROUNDS_BETWEEN * path.span_s:
+            period *= 2
+        passed = int(now / period) != int(self._asked_at / period)
+        self._asked_at = now
+        return passed and self._started_at is None
+
+    def begin(self, now: float, *, queue_s: float, path: Path) -> None:
+        """Send half from now on."""
+        rounds = min(max(queue_s / DRAIN / path.span_s, ROUNDS_MIN), ROUNDS_MAX)
+        self._started_at, self._ends_at = now, now + rounds * path.span_s
+        self._queue_s, self._lost = queue_s, False
+
+    def yielding(self, now: float) -> bool:
+        """Whether to send half."""
+        return self._started_at is not None and now < self._ends_at
+
+    @property
+    def open(self) -> bool:
+        """Whether a verdict is still to come."""
+        return self._started_at is not None
+
+    def saw(self, now: float, rtt_s: float, *, lost: bool, path: Path) -> Verdict | None:
+        """A packet that left a round trip ago found this; the verdict, once it left at the end of the look."""
+        if self._started_at is None or path.rtt_min_s is None:
+            return None
+        self._lost |= lost
+        if now - rtt_s < self._ends_at:
+            return None
+        self._started_at = None
+        queue_s = rtt_s - path.rtt_min_s
+        if queue_s <= MARGIN_S + 0.15 * self._queue_s:
+            self._doublings = 0
+            return Verdict.OURS
+        if not self._lost and path.rtt_spread_s < 0.1 * queue_s:
+            return Verdict.LONGER
+        self._doublings = min(self._doublings + 1, DOUBLINGS)
+        return Verdict.OTHERS
