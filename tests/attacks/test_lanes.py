@@ -431,6 +431,7 @@ class Flooded(LaneSocket):
 
     def __init__(self) -> None:
         self.calls = self.received_datagrams = 0
+        self.arrived_at = 0.0
         self.over = False
 
     def receive_into(self, row: memoryview) -> tuple[int, int, Any] | None:
