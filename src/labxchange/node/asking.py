@@ -106,7 +106,7 @@ class Asking:
             limit = min(64 + 4200 * listing.files, LISTING_MAX_BYTES)
             body = await self._body(channel, share, "listing", limit=limit)
             with ours():
-                decode_files(body, listing)
+                await asyncio.to_thread(decode_files, body, listing)  # takes seconds for a million files
             with self._core.database.begin() as tx:
                 statements.put_body(tx, body)
 
@@ -117,15 +117,24 @@ class Asking:
             return self._catalog.load(share)
         with self._core.database.begin() as tx:
             listing = parse(statements.get(tx, share.listing) or b"", Listing).body
-            files = decode_files(statements.body(tx, listing.body) or b"", listing)
+            listed = statements.body(tx, listing.body) or b""
             manifest = parse(statements.get(tx, share.manifest) or b"", Manifest).body
-        body = await self._body(channel, share, "manifest", limit=16 + 80 * len(files))
-        digests = decode_digests(body, manifest, files)
-        chunk_digests = announced
-        if not announced or not _agree(files, digests, announced):
-            chunks = sum(-(-file.size // file.chunk_bytes) for file in files)
-            chunk_digests = await self._body(channel, share, "digests", limit=DIGEST_BYTES * chunks)
-            if len(chunk_digests) != DIGEST_BYTES * chunks:
+        files = await asyncio.to_thread(decode_files, listed, listing)
+        length = DIGEST_BYTES * sum(-(-file.size // file.chunk_bytes) for file in files)
+        # Asked for beside the manifest, not after it: each is a round trip.
+        asked = None if announced else asyncio.ensure_future(self._body(channel, share, "digests", limit=length))
+        try:
+            body = await self._body(channel, share, "manifest", limit=16 + 80 * len(files))
+            digests = await asyncio.to_thread(decode_digests, body, manifest, files)
+            if asked is None and not _agree(files, digests, announced):
+                asked = asyncio.ensure_future(self._body(channel, share, "digests", limit=length))
+            chunk_digests = announced if asked is None else await asked
+        finally:
+            if asked is not None:
+                asked.cancel()
+                await asyncio.gather(asked, return_exceptions=True)
+        if asked is not None:
+            if len(chunk_digests) != length:
                 raise IntegrityError("chunk-digests", "The list of chunk digests has another length than the listing demands.")
             _check(files, digests, chunk_digests)
         with self._core.database.begin() as tx:

@@ -2,8 +2,8 @@
 
 A transfer goes over lanes wherever they can be opened. Where not - the other node has none, a firewall lets only QUIC's flow
 through, a worker keeps dying - it goes over sealed QUIC streams, slower, and the reason is written into trail and receipt. After
-two failures in a row one attempt goes over QUIC. What a person chose for a transfer is judged in ``controls`` and acts here. What
-may be sent is judged in ``serving``.
+lanes on which nothing was heard, or two failures of another kind, one attempt goes over QUIC. What may be sent is judged in
+``serving``.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from labxchange.store import statements, transfers
 from labxchange.store.transfers import Limits, TransferRow
 from labxchange.transfer.digests import ChunkDigests
 from labxchange.transfer.lanes.fetching import LaneFetching
-from labxchange.transfer.lanes.leg import LaneView, chosen_cipher, view
+from labxchange.transfer.lanes.leg import LaneView, view
 from labxchange.transfer.lanes.process import Workers
 from labxchange.transfer.lanes.sending import Outgoing, SendingLanes
 from labxchange.transfer.pace import Pace
@@ -44,6 +44,7 @@ QUIC_CIPHER = f"AES-256-GCM {_KEYS}, in QUIC (TLS 1.3)"
 _CIPHERS = {"aes-256-gcm": f"AES-256-GCM {_KEYS}", "chacha20-poly1305": f"ChaCha20-Poly1305 {_KEYS}"}
 _FALLS_BACK = frozenset({"lane-silent", "no-lane-port", "lane-keys-changed", "worker-ended", "peer-unreachable", "lane-closed"})
 LANES_OFF = "no-lanes"
+_FAILURES_MAX = 2
 AUTOMATIC_LANES: Final = 1
 """One lane fills a path; more are for people who know that theirs is shaped by flow."""
 
@@ -70,7 +71,7 @@ class Bulk:
         self._core = core
         self._workers = Workers(workers) if workers else None
         self._entry = entry
-        self._failures: Counter[str] = Counter()
+        self._failures: dict[str, list[str]] = {}
         self._receiving: dict[str, Fetching] = {}
         self._paths: dict[str, Path] = {}
         self._paces: WeakValueDictionary[str, Pace] = WeakValueDictionary()
@@ -151,7 +152,8 @@ class Bulk:
             RefusedError: the sender ended the transfer. PeerError: it broke the rules.
         """
         reason = LANES_OFF
-        if self._workers is not None and self._failures[row.peer] < 2:
+        failures = self._failures.get(row.peer, [])
+        if self._workers is not None and "lane-silent" not in failures and len(failures) < _FAILURES_MAX:
             chosen = self.limits(row.transfer)
             lanes = self._lanes(channel, row, line, digests, quarantine, chosen)
             try:
@@ -174,7 +176,7 @@ class Bulk:
                     await self.apply(now)
                 return lanes, path
         elif self._workers is not None:
-            self._failures[row.peer], reason = 0, "lane-failed"
+            reason = self._failures.pop(row.peer)[-1]
         if self._workers is not None and reason != LANES_OFF:
             self._core.record(self._entry(Event.TRANSFER_FALLBACK, row, result="error", result_code=reason))
         quarantine.written_elsewhere = False
@@ -219,8 +221,10 @@ class Bulk:
         self._paths.pop(transfer, None)
         if isinstance(fetching, LaneFetching):
             await fetching.closed()
-            failed = isinstance(error, UnavailableError | PeerError) and error.code in {*_FALLS_BACK, "peer-stalled"}
-            self._failures[peer] = self._failures[peer] + 1 if failed else 0
+            if isinstance(error, UnavailableError | PeerError) and error.code in {*_FALLS_BACK, "peer-stalled"}:
+                self._failures.setdefault(peer, []).append(error.code)
+            elif error is None:
+                self._failures.pop(peer, None)
 
     # --- sending ------------------------------------------------------------------------------------------------------
     async def serve(
@@ -259,8 +263,8 @@ class Bulk:
         self._own(outgoing, self.limits(request.transfer))
         self.outgoing[request.transfer] = outgoing
         try:
-            answer = lanes.open(request, cipher=chosen_cipher(request.ciphers))
-            self._paths[request.transfer] = _path("lanes", "", _CIPHERS[answer.cipher])
+            answer = lanes.open(request)
+            self._paths[request.transfer] = _path("lanes", "", _CIPHERS[request.cipher])
             await stream.send(encode(answer))
             await lanes.follow(stream)
         except UnavailableError as error:

@@ -96,9 +96,9 @@ class LaneFetching:
         destination: bytes,
         quarantine: Quarantine,
         refused: Callable[[bytes, Channel], RefusedError],
-        ciphers: Sequence[Cipher] = CIPHERS,
+        cipher: Cipher = CIPHERS[0],
     ) -> None:
-        self.cipher = ""
+        self.cipher = cipher
         self.legs: list[Leg] = []
         self._transfer = transfer
         self._channel = channel
@@ -112,22 +112,22 @@ class LaneFetching:
         self._digests = digests
         self._destination = destination
         self._refused = refused
-        self._ciphers = ciphers
         self._control: list[Stream] = []
         self._requests: dict[int, _Request] = {}
         self._tainted: set[int] = set()
         self._trouble: LabxchangeError | None = None
         self._changed = asyncio.Event()
         self._closing = False
+        self._up_by = 0.0
         self._renewing = asyncio.Lock()
         quarantine.written_elsewhere = True
 
     # --- opening ------------------------------------------------------------------------------------------------------
     async def open(self) -> None:
-        """Open as many lanes as were asked for and wait for a first word over one of them.
+        """Open as many lanes as were asked for. A first word over them is waited for with the first range.
 
         Raises:
-            UnavailableError: ``lane-silent``, ``no-lane-port``, ``lane-keys-changed``, ``worker-ended``.
+            UnavailableError: ``no-lane-port``, ``worker-ended``.
             RefusedError: the sender does not want lanes, or ended the transfer.
             PeerError.
         """
@@ -145,29 +145,31 @@ class LaneFetching:
             lanes=[leg.lane for leg in legs],
             slots=slots,
             offsets=offsets,
-            ciphers=list(self._ciphers),
+            cipher=self.cipher,
+            generation=self._channel.generation,
             rate_bytes_s=self._rate_bytes_s,
             priority=self._priority,
         )
+        if not self._channel.dialled:  # the other side may call before its answer is here
+            for leg in legs:
+                self._begin(leg, 0, None)
         stream = await self._channel.open()
         self._control.append(stream)
         await stream.send(encode(request))
         answer = decode_answer(await stream.receive(ANSWER_S))
         if isinstance(answer, Refused):
             raise self._refused(answer.statement, self._channel)
-        if not isinstance(answer, LanesOpen) or answer.cipher not in self._ciphers:
+        if not isinstance(answer, LanesOpen):
             raise PeerError("out-of-order", "The other node gave an answer to another question.")
-        if answer.generation != self._channel.generation:
-            raise UnavailableError("lane-keys-changed", "The keys of the lanes changed while they were opened.")
-        self.cipher = answer.cipher
         calls = remotes(len(legs), self._channel, answer.slots, answer.offsets)
-        self.legs += legs
         for leg, (slot, remote) in zip(legs, calls, strict=True):
             leg.control = stream
-            self._begin(leg, slot, remote, answer.cipher)
-        await self._wait_up(legs)
+            if self._channel.dialled:
+                self._begin(leg, slot, remote)
+        self._up_by = asyncio.get_running_loop().time() + UP_S
 
-    def _begin(self, leg: Leg, slot: int, remote: tuple[str, int] | None, cipher: Cipher) -> None:
+    def _begin(self, leg: Leg, slot: int, remote: tuple[str, int] | None) -> None:
+        self.legs.append(leg)
         leg.worker.jobs[leg.job] = self._on_news
         leg.worker.lanes[leg.lane] = self._on_news
         leg.worker.order(
@@ -175,23 +177,16 @@ class LaneFetching:
                 job=leg.job, transfer=self._transfer, destination=self._destination, sizes=self._line.size.tobytes()
             )
         )
-        leg.worker.order(open_order(leg, self._channel, cipher=cipher, slot=slot, remote=remote, cap_bytes_s=0.0))
+        leg.worker.order(open_order(leg, self._channel, cipher=self.cipher, slot=slot, remote=remote, cap_bytes_s=0.0))
 
-    async def _wait_up(self, legs: Sequence[Leg]) -> None:
-        try:
-            async with asyncio.timeout(UP_S):
-                while not any(leg.is_up for leg in legs):
-                    self._check()
-                    if failed := next((leg.over for leg in legs if leg.over is not None), None):
-                        raise failed
-                    self._changed.clear()
-                    await self._changed.wait()
-        except TimeoutError:
+    def _check_up(self, leg: Leg) -> None:
+        """Raises UnavailableError ``lane-silent`` when a lane ought to have been heard by now."""
+        if not leg.is_up and asyncio.get_running_loop().time() > self._up_by:
             raise UnavailableError(
                 "lane-silent",
                 "Nothing was heard from the other node over a lane.",
                 hint="A firewall may let only some UDP through; `labxchange doctor` says more.",
-            ) from None
+            )
 
     # --- news of the workers ------------------------------------------------------------------------------------------
     def _on_news(self, news: messages.News) -> None:
@@ -319,12 +314,14 @@ class LaneFetching:
                 self._check()
                 if request.leg.over is not None:
                     raise request.leg.over
+                self._check_up(request.leg)
                 request.moved.clear()
                 moved = asyncio.ensure_future(request.moved.wait())
                 waits = {moved} if answer.done() else {moved, answer}
-                done, _ = await asyncio.wait(waits, timeout=STALL_S, return_when=asyncio.FIRST_COMPLETED)
+                patience_s = STALL_S if request.leg.is_up else UP_S
+                done, _ = await asyncio.wait(waits, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
                 moved.cancel()
-                if not done:
+                if not done and request.leg.is_up:
                     raise PeerError("peer-stalled", "The other node stopped sending.", hint="It is tried again later.")
                 if answer in done:
                     self._take_answer(request, answer.result())

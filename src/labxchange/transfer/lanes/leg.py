@@ -88,6 +88,7 @@ def open_order(
         cipher=cipher,
         slot=slot,
         remote=remote,
+        host=channel.remote_address[0],
         cap_bytes_s=cap_bytes_s,
     )
 
@@ -123,11 +124,6 @@ def remotes(
         raise PeerError("malformed-message", "The other node did not say where its lanes listen.")
     host, port = channel.remote_address
     return [(slot, (host, port + offset)) for slot, offset in zip(slots, offsets, strict=True)]
-
-
-def chosen_cipher(offered: Sequence[Cipher]) -> Cipher:
-    """The first that was offered and is known here; both sides know the two that there are."""
-    return next((cipher for cipher in offered if cipher in CIPHERS), CIPHERS[0])
 
 
 class LaneView(msgspec.Struct, frozen=True, kw_only=True):

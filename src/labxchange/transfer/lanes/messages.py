@@ -39,7 +39,8 @@ class ReceiveJob(LaneMessage, frozen=True, kw_only=True, tag=2):
 
 
 class OpenLane(LaneMessage, frozen=True, kw_only=True, tag=3):
-    """Open a lane of a job. ``remote`` is where the other side listens, or empty: it will call at this worker's own socket."""
+    """Open a lane of a job. ``remote`` is where the other side listens, or empty: it will call at this worker's own socket, from
+    ``host`` as a rule, which has answered there over QUIC."""
 
     job: int
     lane: bytes
@@ -48,6 +49,7 @@ class OpenLane(LaneMessage, frozen=True, kw_only=True, tag=3):
     cipher: Cipher
     slot: int
     remote: tuple[str, int] | None
+    host: str
     cap_bytes_s: float
 
 

@@ -19,7 +19,6 @@ from labxchange.transfer.lanes import messages
 from labxchange.transfer.lanes.leg import Leg, Watch, open_order, places, remotes
 from labxchange.transfer.lanes.process import Worker, Workers
 from labxchange.wire.control.messages import LaneRate, LanesDone, LanesOpen, OpenLanes, Priority, decode_lane_word
-from labxchange.wire.data.datagram import Cipher
 
 
 class Outgoing:
@@ -90,14 +89,16 @@ class SendingLanes:
         self._watch = watch
         self._requests: dict[int, _Request] = {}
 
-    def open(self, request: OpenLanes, *, cipher: Cipher) -> LanesOpen:
+    def open(self, request: OpenLanes) -> LanesOpen:
         """Make ready for the lanes that were asked for.
 
         Raises:
-            UnavailableError: ``no-lane-port``. PeerError: ``malformed-message``, ``lane-used``.
+            UnavailableError: ``no-lane-port``, ``lane-keys-changed``. PeerError: ``malformed-message``, ``lane-used``.
         """
         if not self._workers.claim(self._channel, request.lanes):
             raise PeerError("lane-used", "The other node asked for a lane whose id was used before.")
+        if request.generation != self._channel.generation:
+            raise UnavailableError("lane-keys-changed", "The keys of the lanes changed while they were opened.")
         outgoing = self._outgoing
         outgoing.peer_rate_bytes_s, outgoing.peer_priority = request.rate_bytes_s, request.priority
         workers = self._workers.least_busy(len(request.lanes))
@@ -114,11 +115,11 @@ class SendingLanes:
             leg.job = jobs[leg.worker]
             leg.cap_bytes_s = part
             leg.worker.lanes[leg.lane] = self._on_news
-            leg.worker.order(open_order(leg, self._channel, cipher=cipher, slot=slot, remote=remote, cap_bytes_s=part))
+            leg.worker.order(open_order(leg, self._channel, cipher=request.cipher, slot=slot, remote=remote, cap_bytes_s=part))
         self.legs = legs
         outgoing.groups.append(self)
         outgoing.divide()
-        return LanesOpen(slots=slots, offsets=offsets, cipher=cipher, generation=self._channel.generation)
+        return LanesOpen(slots=slots, offsets=offsets)
 
     def has(self, lane: bytes) -> bool:
         return any(leg.lane == lane and leg.over is None for leg in self.legs)

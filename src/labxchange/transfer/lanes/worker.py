@@ -226,12 +226,15 @@ class Worker:
                 now=now,
                 random_bytes=os.urandom,
                 proven=own,
+                known_host=order.host,
                 read=job.source,
                 controller=controller,
                 sizes=_SIZES_IPV6 if own and _is_ipv6(order.remote) else _SIZES_IPV4,
             )
         else:
-            machine = Receiver(keys, slot=order.slot, now=now, random_bytes=os.urandom, proven=own, assembly=job.assembly)
+            machine = Receiver(
+                keys, slot=order.slot, now=now, random_bytes=os.urandom, proven=own, known_host=order.host, assembly=job.assembly
+            )
         self._lanes[order.lane] = _Lane(job, machine, sock, own=own, controller=controller)
         job.lanes.add(order.lane)
         if own:

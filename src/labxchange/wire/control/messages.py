@@ -84,13 +84,15 @@ class Fetch(Message, frozen=True, kw_only=True, tag="fetch"):
 class OpenLanes(Message, frozen=True, kw_only=True, tag="open-lanes"):
     """Open these lanes for a transfer; ids are never used twice. ``slots`` and ``offsets`` say where the asking side's workers
     listen, when it is the one that was dialled: the slot, and what its port is above that of QUIC. Answer: LanesOpen or Refused.
-    The stream stays open as long as the lanes: who asked ends it. ``rate_bytes_s`` and ``priority`` as in LaneRate."""
+    ``generation`` is that of K_lane. The stream stays open as long as the lanes: who asked ends it. ``rate_bytes_s`` and
+    ``priority`` as in LaneRate."""
 
     transfer: Id
     lanes: Annotated[list[Lane], msgspec.Meta(min_length=1, max_length=LANES_MAX)]
     slots: Annotated[list[Slot], msgspec.Meta(max_length=LANES_MAX)] = []
     offsets: Annotated[list[Slot], msgspec.Meta(max_length=LANES_MAX)] = []
-    ciphers: Annotated[list[Cipher], msgspec.Meta(min_length=1, max_length=2)]
+    cipher: Cipher
+    generation: Number
     rate_bytes_s: Number = 0
     priority: Priority = "normal"
 
@@ -194,12 +196,10 @@ class Fetched(Message, frozen=True, kw_only=True, tag="fetched"):
 
 
 class LanesOpen(Message, frozen=True, kw_only=True, tag="lanes-open"):
-    """The lanes wait: with this cipher and this generation of K_lane; ``slots`` and ``offsets`` as in OpenLanes."""
+    """The lanes wait; ``slots`` and ``offsets`` as in OpenLanes."""
 
     slots: Annotated[list[Slot], msgspec.Meta(max_length=LANES_MAX)] = []
     offsets: Annotated[list[Slot], msgspec.Meta(max_length=LANES_MAX)] = []
-    cipher: Cipher
-    generation: Number
 
 
 class AskProof(Message, frozen=True, kw_only=True, tag="ask-proof"):

@@ -131,6 +131,7 @@ class Lane:
         slot: the worker slot that the other end listens with; 0 towards the side that dialled.
         address: where the other end is, or None when its socket is connected or not known yet.
         proven: True when the address answered already (the side that dialled knows that its peer is there).
+        known_host: a host that has answered at the other end of the session; an address of it needs no challenge first.
         random_bytes: for challenges.
     """
 
@@ -143,6 +144,7 @@ class Lane:
         random_bytes: Callable[[int], bytes],
         address: Address | None = None,
         proven: bool,
+        known_host: str = "",
     ) -> None:
         self.address = address
         self.size = SIZES[0]
@@ -160,6 +162,7 @@ class Lane:
         self._opener = Opener(keys.read)
         self._seen = Seen()
         self._proven = proven
+        self._known_host = known_host
         self._knows_address = proven
         self._tokens: dict[bytes, float] = {}
         self._challenge_at = now
@@ -285,12 +288,16 @@ class Lane:
         self._moved_at = now
         before, self.address = self.address, batch.address
         self._credit = AMPLIFICATION * len(batch.data)
-        self._proven, self._tokens = False, {}
+        self._proven, self._tokens = self._is_known(batch.address), {}
         self._challenge_at, self._challenge_gap = now, CHALLENGE_S
         if not first:
             self.size = SIZES[0]
             self._on_new_path(now)
             self._events.append(Moved(before, batch.address))
+
+    def _is_known(self, address: Address | None) -> bool:
+        """True for the machine that answered over QUIC: what comes from it, and opens, is not aimed at a stranger."""
+        return address is not None and address[0].removeprefix("::ffff:") == self._known_host
 
     # --- out ----------------------------------------------------------------------------------------------------------
     def _may_send(self, size: int) -> bool:

@@ -45,9 +45,12 @@ class Receiver(Lane):
         random_bytes: Callable[[int], bytes],
         address: Address | None = None,
         proven: bool,
+        known_host: str = "",
         assembly: Assembly,
     ) -> None:
-        super().__init__(keys, slot=slot, now=now, random_bytes=random_bytes, address=address, proven=proven)
+        super().__init__(
+            keys, slot=slot, now=now, random_bytes=random_bytes, address=address, proven=proven, known_host=known_host
+        )
         self.assembly = assembly
         self.dropped = 0
         """Datagrams that this machine's socket dropped, as the worker counts them."""

@@ -93,11 +93,14 @@ class Sender(Lane):
         random_bytes: Callable[[int], bytes],
         address: Address | None = None,
         proven: bool,
+        known_host: str = "",
         read: Read,
         controller: Controller,
         sizes: Sequence[int] = SIZES,
     ) -> None:
-        super().__init__(keys, slot=slot, now=now, random_bytes=random_bytes, address=address, proven=proven)
+        super().__init__(
+            keys, slot=slot, now=now, random_bytes=random_bytes, address=address, proven=proven, known_host=known_host
+        )
         self.controller = controller
         self.recovery = Recovery()
         self._read = read

@@ -31,16 +31,6 @@ class Round:
         self.rate_bytes_s = 0.0
         self.limited = False
 
-    @property
-    def rtt_spread_s(self) -> float:
-        """Between the longest and the shortest round trip of the last ten seconds."""
-        return self._deep[0][1] - self._low[0][1] if self._deep else 0.0
-
-    @property
-    def rtt_lowest_s(self) -> float:
-        """The shortest round trip of the last ten seconds."""
-        return self._low[0][1]
-
     def add(self, feedback: Feedback) -> None:
         self.acked += feedback.acked_packets
         self.lost += feedback.lost_packets
