@@ -430,7 +430,8 @@ class Flooded(LaneSocket):
     """A socket that always has another datagram, of one byte."""
 
     def __init__(self) -> None:
-        self.calls = 0
+        self.calls = self.received_datagrams = 0
+        self.arrived_at = 0.0
         self.over = False
 
     def receive_into(self, row: memoryview) -> tuple[int, int, Any] | None:

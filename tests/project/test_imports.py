@@ -34,6 +34,7 @@ PURE_MAY_USE = {
     "hmac",
     "itertools",
     "json",
+    "math",
     "re",
     "struct",
     "typing",

@@ -147,7 +147,7 @@ class Opener:
         self._out = memoryview(bytearray(BATCH_DATAGRAMS * SIZE_MAX))
         self._places: dict[int, list[tuple[memoryview, memoryview]]] = {}
 
-    def open(
+    def unseal(
         self, batch: memoryview, *, size: int, rows: NDArray[np.int64], numbers: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], memoryview]:
         """Open the datagrams ``rows``, at most 44, with ``numbers`` of a batch of datagrams of ``size`` bytes (the last may be

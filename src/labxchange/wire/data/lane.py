@@ -207,7 +207,7 @@ class Lane:
             return
         if not len(fresh):
             return
-        good, payload = self._opener.open(data, size=batch.size, rows=fresh, numbers=numbers[fresh])
+        good, payload = self._opener.unseal(data, size=batch.size, rows=fresh, numbers=numbers[fresh])
         if len(good) < len(fresh):
             fresh = self._open_behind(data, batch.size, numbers, tried=fresh, good=good)
         if not len(fresh):
@@ -238,7 +238,7 @@ class Lane:
             rest = rest[self._seen.fresh(numbers[rest])]
             if not len(rest):
                 break
-            opened, _ = self._opener.open(data, size=size, rows=rest, numbers=numbers[rest])
+            opened, _ = self._opener.unseal(data, size=size, rows=rest, numbers=numbers[rest])
             self._note_forged(len(rest) - len(opened))
             tried, good = np.concatenate((tried, rest)), np.sort(np.concatenate((good, opened)))
         return good

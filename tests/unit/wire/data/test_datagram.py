@@ -48,7 +48,7 @@ def opened(opener: Opener, batch: bytes, size: int, skip: int = 0) -> dict[int, 
     view = memoryview(batch)
     headers = headers_of(view, size)
     rows = np.arange(skip, len(headers))
-    good, out = opener.open(view, size=size, rows=rows, numbers=headers["number"][rows].astype(np.int64))
+    good, out = opener.unseal(view, size=size, rows=rows, numbers=headers["number"][rows].astype(np.int64))
     room, last = size - OVERHEAD_BYTES, len(headers) - 1
     rest = min(size, len(batch) - last * size) - OVERHEAD_BYTES
     return {row: bytes(out[row * room : row * room + (rest if row == last else room)]) for row in good.tolist()}
