@@ -144,7 +144,7 @@ class Receiving:
             raise InputError(
                 "already-received",
                 f"You have this share already, in {escape(_path_text(known[-1].destination))}.",
-                hint="Its receipt: `labxchange receipt show`.",
+                hint=f"Its receipt: `labxchange receipt show {known[-1].transfer[:12]}`.",
             )
         folder = self._folder(destination, share)
         if known and (known[-1].state != "failed" or not destination or folder == _path(known[-1])):
