@@ -369,7 +369,7 @@ def attack(folder: Path, count: int) -> None:
         # the node still does its work
         await world.close()
 
-    simulate(story, folder, seed=SEED, delay_s=0.005)
+    simulate(story, folder, seed=SEED, days=60, delay_s=0.005)
 
 
 class Caller:
