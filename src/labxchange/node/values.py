@@ -87,6 +87,7 @@ class RecipientStatus(Value, frozen=True, kw_only=True):
     key: str
     state: str
     grant: str
+    revoked: bool
     not_before: int
     not_after: int
     downloads: int
@@ -134,6 +135,7 @@ class InboxItem(Value, frozen=True, kw_only=True):
     bytes: int
     root: str
     purpose: str
+    revoked: bool
     not_before: int
     not_after: int
     offered: int
