@@ -18,7 +18,8 @@ REPORT_S = 0.010
 PUSH = 0.25
 YIELD_FLOOR = 0.5
 LOOK_GAIN = 0.5
-BUSY = 6
+BUSY = 10
+BUSY_TARGETS = 1.5
 F0, F1 = 0.9, 1.2
 OVER = 1.15
 REFERENCE_BYTES_S = 125e6
@@ -119,12 +120,16 @@ class Fair:
         return min(self._path.span_s / 4, 0.012, self._shallow_s / 2 if self._shallow_s is not None else 1.0)
 
     @property
-    def _target_s(self) -> float:
+    def _alone_s(self) -> float:
+        """The queue that one lane keeps, so that the link never runs empty; less of it the faster it is."""
         target = min(max(self._path.span_s / 20, 0.001), 0.005)
         target *= min(max(1.0 + 0.3 * math.log2(REFERENCE_BYTES_S / max(self._base, 1.0)), 0.5), 4.0)
-        if self._shallow_s is not None:
-            target = min(target, self._shallow_s / 4)
-        return target + OWN_PACKETS * DATAGRAM_BYTES / max(self._base, 1.0)
+        return min(target, self._shallow_s / 4) if self._shallow_s is not None else target
+
+    @property
+    def _target_s(self) -> float:
+        """The queue at which this lane keeps its rate; a few packets of each lane more than one alone would keep."""
+        return self._alone_s + OWN_PACKETS * DATAGRAM_BYTES / max(self._base, 1.0)
 
     def _on_round(self, ended: Round, now: float) -> None:
         path = self._path
@@ -162,7 +167,7 @@ class Fair:
         self._stubborn += (excess - self._stubborn) / 16
         if self._contested or self._look.open:
             return
-        if queue <= 2 * self._target_s and self._lossy_rounds < 2:
+        if queue <= BUSY_TARGETS * self._alone_s and self._lossy_rounds < 2:
             self._busy_rounds = max(self._busy_rounds - 0.5, 0.0)
             return
         if not self._busy_rounds:

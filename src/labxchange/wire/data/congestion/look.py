@@ -36,7 +36,7 @@ class Verdict(Enum):
 class Look:
     """When to look, for how long, and what was found."""
 
-    __slots__ = ("_asked_at", "_doublings", "_ends_at", "_lost", "_queue_s", "_started_at")
+    __slots__ = ("_asked_at", "_doublings", "_ends_at", "_last", "_lost", "_queue_s", "_started_at")
 
     def __init__(self) -> None:
         self._asked_at = 0.0
@@ -45,6 +45,7 @@ class Look:
         self._ends_at = 0.0
         self._queue_s = 0.0
         self._lost = False
+        self._last: Verdict | None = None
 
     def due(self, now: float, path: Path) -> bool:
         """Whether a moment to look passed since this was last asked."""
@@ -80,9 +81,11 @@ class Look:
         self._started_at = None
         queue_s = rtt_s - path.rtt_min_s
         if queue_s <= MARGIN_S + 0.15 * self._queue_s:
-            self._doublings = 0
-            return Verdict.OURS
-        if not self._lost and path.rtt_spread_s < 0.1 * queue_s:
-            return Verdict.LONGER
-        self._doublings = min(self._doublings + 1, DOUBLINGS)
-        return Verdict.OTHERS
+            found = Verdict.OURS
+        elif not self._lost and path.rtt_spread_s < 0.1 * queue_s:
+            found = Verdict.LONGER
+        else:
+            found = Verdict.OTHERS
+        self._doublings = min(self._doublings + 1, DOUBLINGS) if found is self._last else 0
+        self._last = found
+        return found
