@@ -24,7 +24,10 @@ F0, F1 = 0.9, 1.2
 OVER = 1.15
 REFERENCE_BYTES_S = 125e6
 OWN_PACKETS = 8
-KI = 0.15
+KI = 0.1
+KP = 0.5
+FRESH = True
+GQ = 0.25
 GREW = 0.6
 SNAP = 0.85
 
@@ -213,16 +216,17 @@ class Fair:
             return LOOK_GAIN if self._look.yielding(now) else 1.0
         if self._contested:
             return (1.25, 0.75, 1.0)[min(self._phase, 2)]
-        error = max(min((self._target_s - queue) / span, 0.5), -0.5)
+        fresh = min(self._recent) - path.rtt_min_s if FRESH else queue
+        error = max(min((self._target_s - fresh) / (span + fresh), 0.5), -0.5)
         self._pace *= 1 + max(min(KI * error, 0.02), -0.1)
         self._pace = min(self._pace, 1.1 * self._model)
-        steady = 1 + min(max(0.5 * error, -0.25), 0.05)
+        steady = 1 + min(max(KP * error, -0.25), 0.05)
         if queue > 2 * self._target_s or self._lossy_rounds >= 2:
             self._phase = max(self._phase, 2)
             return min(steady, 0.9) if excess else steady
         if self._phase == 2:
             grew = ended.rate_bytes_s > self._before_push * (1 + GREW * self._push)
-            if grew and queue < self._target_s / 2 and not excess and not ended.limited:
+            if grew and queue < self._alone_s * GQ and not excess and not ended.limited:
                 self._phase = 0
                 self._push = min(2 * self._push, 1.0)
                 self._before_push = ended.rate_bytes_s

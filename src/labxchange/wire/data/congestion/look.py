@@ -12,10 +12,10 @@ from enum import Enum
 
 from labxchange.wire.data.congestion.path import Path
 
-PERIOD_S = 1.25
+PERIOD_S = 2.5
 """The shortest time between two looks; longer ones are this, doubled, so that they fall together."""
 
-DOUBLINGS = 4
+DOUBLINGS = 2
 ROUNDS_BETWEEN = 15
 DRAIN = 0.35
 """A queue that drains slower than this part of the time is held up by others: they have more than 30 % of the link."""
@@ -36,7 +36,7 @@ class Verdict(Enum):
 class Look:
     """When to look, for how long, and what was found."""
 
-    __slots__ = ("_asked_at", "_doublings", "_ends_at", "_last", "_lost", "_queue_s", "_started_at")
+    __slots__ = ("_asked_at", "_doublings", "_ends_at", "_lost", "_queue_s", "_started_at")
 
     def __init__(self) -> None:
         self._asked_at = 0.0
@@ -45,7 +45,6 @@ class Look:
         self._ends_at = 0.0
         self._queue_s = 0.0
         self._lost = False
-        self._last: Verdict | None = None
 
     def due(self, now: float, path: Path) -> bool:
         """Whether a moment to look passed since this was last asked."""
@@ -86,6 +85,5 @@ class Look:
             found = Verdict.LONGER
         else:
             found = Verdict.OTHERS
-        self._doublings = min(self._doublings + 1, DOUBLINGS) if found is self._last else 0
-        self._last = found
+        self._doublings = min(self._doublings + 1, DOUBLINGS) if found is Verdict.OTHERS else 0
         return found
