@@ -18,13 +18,13 @@ ORDERS: list[messages.Order] = [
         write=b"w" * 44,
         read=b"r" * 44,
         cipher="aes-256-gcm",
-        host="::1",
         slot=3,
         remote=("::1", 4),
+        host="::1",
         cap_bytes_s=0.5,
     ),
     messages.OpenLane(
-        job=1, lane=b"abcdef", write=b"w", read=b"r", cipher="chacha20-poly1305", host="", slot=0, remote=None, cap_bytes_s=0.0
+        job=1, lane=b"abcdef", write=b"w", read=b"r", cipher="chacha20-poly1305", slot=0, remote=None, host="h", cap_bytes_s=0.0
     ),
     messages.Ask(lane=b"abcdef", request=9, ranges=[(0, 1), (5, 5)]),
     messages.Skip(lane=b"abcdef", chunks=[(0, 3)]),
@@ -36,7 +36,7 @@ NEWS: list[messages.News] = [
     messages.LaneUp(lane=b"abcdef"),
     messages.LaneOver(lane=b"abcdef", code="lane-silent", sentence="Nothing."),
     messages.LaneWorn(lane=b"abcdef", why="time"),
-    messages.LaneMoved(lane=b"abcdef", before="('10.0.0.2', 5)", address="('10.0.0.1', 5)"),
+    messages.LaneMoved(lane=b"abcdef", address="('10.0.0.1', 5)"),
     messages.Sent(lane=b"abcdef", request=9, gone=[(3, "removed")]),
     messages.Chunks(job=1, chunks=[messages.Came(7, b"d" * 32, b""), messages.Came(8, b"d" * 32, b"r" * 32)]),
     messages.Trouble(job=1, kind="UnavailableError", code="disk-full", sentence="Full.", hint="Make room."),
