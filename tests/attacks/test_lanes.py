@@ -499,3 +499,14 @@ def test_what_the_machines_hold_is_fixed() -> None:
     assert len(world.receiver._replies) <= 10
     assert world.receiver.next_event() == Up()
     assert BATCH_DATAGRAMS == 44
+
+
+def test_only_the_host_that_answered_over_quic_needs_no_challenge() -> None:
+    """Its ports differ from lane to lane; any other host, and one that only looks like it, has to answer first."""
+    for host, proven in (("10.0.0.1", True), ("::ffff:10.0.0.1", True), ("10.0.0.10", False), ("::1", False), ("", False)):
+        world = World(SEED, DATA, Weather(), sender_dials=False)
+        world.sender._known_host = "10.0.0.1"
+        sealer = Sealer(lane_keys()[0].write, slot=1)
+        data = bytes(sealer.seal(memoryview(bytes(8)), kind=Kind.CHALLENGE, number=0, offset=0, size=1_200))
+        give(world, 1, data, (host, 1_234))
+        assert world.sender._proven is proven, host
