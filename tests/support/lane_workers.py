@@ -79,7 +79,6 @@ class Move:
                 host="127.0.0.1",
                 slot=1 if dials else 0,
                 remote=("127.0.0.1", self.port) if dials else None,
-                host="",
                 cap_bytes_s=self.cap_bytes_s,
             )
         )
