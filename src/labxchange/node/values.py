@@ -157,9 +157,8 @@ class PathInfo(Value, frozen=True, kw_only=True):
     ``plane`` and, where it is not lanes, the ``reason`` as in the receipt. Of the last second (over QUIC: five) ``rate``, bytes a
     second on the wire, and ``limit``, what holds it back: network, disk, cpu (of this machine), peer, cap (a rate or a priority
     that somebody chose), or empty where that cannot be told. Since the lanes were opened ``loss``, the share of datagrams that
-    were
-    lost, ``resent_bytes`` (known to the sender), ``datagrams_per_call`` received, and ``dropped_here``, those that this machine
-    itself threw away.
+    were lost, ``resent_bytes`` (known to the sender), ``datagrams_per_call`` received, and ``dropped_here``, those that this
+    machine itself threw away.
     """
 
     plane: Literal["", "lanes", "quic-stream"] = ""
