@@ -1,8 +1,26 @@
-"""The default: as fast as the path carries, whatever it loses by chance, and a fair share of it when others use it too."""
+"""The default: as fast as the path carries, whatever it loses by chance, and a fair share of it where others send too.
+
+Loss alone does not slow a lane down; a queue that grows does, and loss that exceeds what the path loses without a queue.
+
+1. *Start*: the rate doubles each round trip until the queue grows, arrivals stop growing, or more is lost than by chance.
+2. *Drain*: what is too much in flight is waited for.
+3. *Quiet*: the lane keeps a queue of a few milliseconds, so that the link never runs empty: it sends more while the queue is
+   shorter, less while it is longer. Each lane adds a few packets of its own to the queue that it keeps, and slow ones aim at
+   more, so lanes that meet come to equal rates. Now and then it pushes for a round trip, to find out whether the path carries
+   more, and takes as much back in the next.
+4. *Contested*: a ``Look`` found others, who fill the queue whatever is done. The lane then sends at the highest rate that arrived
+   in ten round trips, pushes by a quarter, and keeps in flight what a flow has that holds its part of a queue nearly as deep as
+   the deepest that was seen: less than the others where they yield to loss, more where loss goes on without end.
+
+Facts are from the drafts of BBR (rate as a windowed maximum, round trip as a minimum, pushing by a quarter), LEDBAT and Copa (a
+small queue as the aim, packets of one's own in it); ``docs/explain/rate-control.md`` has the reasons and what was measured.
+"""
 
 from __future__ import annotations
 
 import math
+from collections import deque
+from enum import Enum
 
 from labxchange.wire.data.congestion import Feedback
 from labxchange.wire.data.congestion.look import Look, Verdict
@@ -10,238 +28,278 @@ from labxchange.wire.data.congestion.path import RTT_MEMORY_S, Path, Round
 
 DATAGRAM_BYTES = 1_200
 START_BYTES = 32 * DATAGRAM_BYTES
+RTT_FIRST_S = 0.1
+"""Taken for the round trip until one was measured."""
+
 START_GAIN = 1 / math.log(2)
-FLOOR_BYTES = 4 * DATAGRAM_BYTES
-REPORT_S = 0.010
-PUSH = 0.25
-YIELD_FLOOR = 0.5
-LOOK_GAIN = 0.5
-BUSY = 10
-BUSY_TARGETS = 1.5
-F0, F1 = 0.9, 1.2
-OVER = 1.15
-REFERENCE_BYTES_S = 125e6
+"""What is paced at this many windows a round trip, with each byte acknowledged added to the window, doubles each round trip."""
+
+GROWTH, FLAT_ROUNDS = 1.25, 3
+"""Start ends when arrivals grew less than this in so many rounds."""
+
+SETTLE_ROUNDS = 2
+"""After the drain; what is reported in these was sent before its end."""
+
+QUEUE_SHARE, QUEUE_MIN_S, QUEUE_MAX_S = 1 / 20, 0.001, 0.005
+"""The queue that a lane alone keeps at 1 Gbit/s, as a part of the round trip, within these bounds."""
+
+OCTAVE, OCTAVE_BYTES_S = 0.3, 125e6
+"""That queue is longer by this part for each halving of the rate below 1 Gbit/s."""
+
 OWN_PACKETS = 8
-KI = 0.1
-KP = 0.5
-FRESH = True
-GQ = 0.25
+"""A lane keeps these in the queue beside; at 10 Mbit/s they are 8 ms, and make lanes equal."""
+
+PROPORTIONAL, INTEGRAL = 0.5, 0.1
+"""How much of a wrong queue is put right within a round trip, and how much of that stays. Smooth for ten lanes on one link."""
+
+STEADY_MAX, STEADY_MIN, INTEGRAL_MAX = 1.05, 0.75, 0.02
+ROUNDS_A_CYCLE, ROUNDS_VARY = 6, 5
+PUSH, PUSH_MIN, PUSH_MAX, PUSH_QUEUE_S = 0.25, 0.04, 1.0, 0.012
+"""Push by a quarter, but not so that the queue grows by more than 12 ms; twice as much each time that the path carried it."""
+
 GREW = 0.6
+"""A push was carried when arrivals grew by this part of it while hardly a queue was seen."""
+
+LOSS_MARGIN = 0.01
+CROWDED_QUEUES, CROWDED_ROUNDS = 1.5, 10
+"""A queue that was longer than so many times the lane's own in so many rounds, shorter ones counted half, calls for a look."""
+
 SNAP = 0.85
+"""When less than this part of what was sent arrives through a long queue, the lane goes on at the rate of the arrivals."""
+
+LOOK_GAIN = 0.5
+CONTESTED_GAINS = (1.25, 0.75, 1.0)
+QUEUE_PART_MIN, QUEUE_PART_MAX = 0.9, 1.2
+"""Of the deepest queue seen: what is kept in flight against flows that yield to loss, and against flows that do not."""
+
+OVER = 1.25
+"""While more is lost than by chance: at most this much more than what arrived lately."""
+
+WAKE_MIN = 1 / 16
+
+
+class _Mode(Enum):
+    START = "start"
+    DRAIN = "drain"
+    SETTLE = "settle"
+    QUIET = "quiet"
+    CONTESTED = "contested"
 
 
 class Fair:
+    """The strategy. ``cap_bytes_s`` bounds the rate from above and may change at any time; None is no bound."""
+
     def __init__(self, *, cap_bytes_s: float | None = None) -> None:
         self.cap_bytes_s = cap_bytes_s
         self._begin()
 
     def _begin(self) -> None:
         self._path = Path()
-        self._state = "start"
-        self._window = float(START_BYTES)
-        self._gain = self._gain_before = 1.0
-        self._phase = 0
-        self._length = 8
-        self._push = PUSH
-        self._pace = 0.0
-        self._before_push = 0.0
-        self._best, self._flat_rounds = 0.0, 0
-        self._recent: list[float] = []
-        self._shallow_s: float | None = None
-        self._contested = False
-        self._busy_rounds = 0.0
-        self._busy_base = 0.0
-        self._stubborn = 0.0
-        self._settle = 0
-        self._lossy_rounds = 0
         self._look = Look()
-        self._arriving: list[float] = []
+        self._mode = _Mode.START
+        self._window = float(START_BYTES)
+        self._best, self._flat_rounds, self._settling = 0.0, 0, 0
+        self._recent: deque[float] = deque(maxlen=3)
+        self._arriving: deque[float] = deque(maxlen=3)
+        self._pace = 0.0
+        self._gain = self._gain_before = self._wake = 1.0
+        self._round_of_cycle, self._cycle = 2, ROUNDS_A_CYCLE
+        self._push, self._before_push = PUSH, 0.0
+        self._shallow_s: float | None = None
+        self._crowded, self._before_crowd = 0.0, 0.0
+        self._lossy_rounds, self._lossy_part = 0, 0.0
 
-    # what is asked
+    # --- what is asked ------------------------------------------------------------------------------------------------
+    @property
+    def rate_bytes_s(self) -> float:
+        """Pace at this rate."""
+        rtt = self._path.rtt_min_s or RTT_FIRST_S
+        rate = START_GAIN * self._window / rtt if self._mode is _Mode.START else self._gain * self._base
+        rate = max(self._wake * rate, 2 * DATAGRAM_BYTES / rtt)
+        return rate if self.cap_bytes_s is None else min(rate, self.cap_bytes_s)
 
     @property
-    def _model(self) -> float:
-        """What may be sent so that as much arrives as the path is known to deliver."""
+    def window_bytes(self) -> int:
+        """At most this many bytes in flight."""
+        rtt = self._path.rtt_min_s
+        if rtt is None:
+            return START_BYTES
+        if self._mode is _Mode.START:
+            return int(self._wake * 1.5 * self._window)
+        queue_s = 0.5 * rtt + 0.030
+        if self._mode is _Mode.DRAIN:
+            queue_s = 0.010 + min(rtt / 8, 0.020)
+        elif self._mode is _Mode.CONTESTED:
+            stubborn = min(max(2 * self._lossy_part - 0.5, 0.0), 1.0)
+            queue_s = (QUEUE_PART_MIN + (QUEUE_PART_MAX - QUEUE_PART_MIN) * stubborn) * self._path.depth_s + 0.005
+        return max(int(self._wake * self._base * (rtt + queue_s)), START_BYTES)
+
+    @property
+    def _base(self) -> float:
+        return self._pace if self._mode is _Mode.QUIET else self._carried
+
+    @property
+    def _carried(self) -> float:
+        """What is to be sent so that as much arrives as the path is known to deliver."""
         rate = self._path.delivery_bytes_s
         if self._lossy_rounds and len(self._arriving) == 3:
             rate = min(rate, OVER * max(self._arriving))
         return rate / (1.0 - self._path.loss)
 
     @property
-    def _base(self) -> float:
-        return self._pace if self._state == "cruise" and not self._contested else self._model
+    def _alone_s(self) -> float:
+        """The queue that one lane keeps; a quarter of the deepest one at most, where more was seen to be dropped."""
+        queue_s = min(max(self._path.span_s * QUEUE_SHARE, QUEUE_MIN_S), QUEUE_MAX_S)
+        queue_s *= min(max(1.0 + OCTAVE * math.log2(OCTAVE_BYTES_S / max(self._base, 1.0)), 0.5), 4.0)
+        return queue_s if self._shallow_s is None else min(queue_s, self._shallow_s / 4)
 
     @property
-    def rate_bytes_s(self) -> float:
-        rtt = self._path.rtt_min_s or 0.1
-        rate = START_GAIN * self._window / rtt if self._state == "start" else max(self._gain * self._base, FLOOR_BYTES / rtt)
-        return min(rate, self.cap_bytes_s) if self.cap_bytes_s is not None else rate
+    def _aim_s(self) -> float:
+        return self._alone_s + OWN_PACKETS * DATAGRAM_BYTES / max(self._base, DATAGRAM_BYTES)
 
-    @property
-    def window_bytes(self) -> int:
-        rtt = self._path.rtt_min_s
-        if rtt is None:
-            return START_BYTES
-        if self._state == "start":
-            return int(1.5 * self._window + 0)
-        allowed = 0.5 * rtt + 0.02
-        if self._state == "drain":
-            allowed = REPORT_S + min(rtt / 8, 0.02)
-        elif self._contested:
-            allowed = (F0 + (F1 - F0) * min(max(self._stubborn - 0.25, 0.0) * 2, 1.0)) * self._path.depth_s + REPORT_S / 2
-        return int(max(self._base * (rtt + allowed), START_BYTES))
-
-    # what is told
-
+    # --- what is told -------------------------------------------------------------------------------------------------
     def on_feedback(self, feedback: Feedback) -> None:
-        ended = self._path.add(feedback)
+        """A report came."""
+        path, now = self._path, feedback.now
+        ended = path.add(feedback)
         if feedback.rtt_s is not None:
-            self._recent = [*self._recent[-2:], feedback.rtt_s]
-        if self._state == "start":
+            self._recent.append(feedback.rtt_s)
+            verdict = self._look.saw(now, feedback.rtt_s, lost=feedback.lost_packets > 0, path=path)
+            if verdict is not None:
+                self._found(verdict, now)
+        if path.rtt_min_s is None:
+            return
+        if self._mode is _Mode.START:
             if not feedback.limited:
                 self._window += feedback.acked_bytes
-            if len(self._recent) == 3 and min(self._recent) > (self._path.rtt_min_s or 0) + max(self._path.span_s / 16, 0.002):
-                self._leave_start()
-        elif self._state == "drain" and feedback.in_flight_bytes <= self._base * (self._path.rtt_min_s or 0.1):
-            self._state, self._phase, self._gain, self._settle = "cruise", 2, 1.0, 2
-            self._pace = self._model
-        if feedback.rtt_s is not None:
-            verdict = self._look.saw(feedback.now, feedback.rtt_s, lost=feedback.lost_packets > 0, path=self._path)
-            if verdict is not None:
-                self._found(verdict, feedback)
-        if ended is not None:
-            self._on_round(ended, feedback.now)
-
-    def _leave_start(self) -> None:
-        self._state, self._gain = "drain", 1.0
-
-    @property
-    def _room_s(self) -> float:
-        """The queue that pushing may build."""
-        return min(self._path.span_s / 4, 0.012, self._shallow_s / 2 if self._shallow_s is not None else 1.0)
-
-    @property
-    def _alone_s(self) -> float:
-        """The queue that one lane keeps, so that the link never runs empty; less of it the faster it is."""
-        target = min(max(self._path.span_s / 20, 0.001), 0.005)
-        target *= min(max(1.0 + 0.3 * math.log2(REFERENCE_BYTES_S / max(self._base, 1.0)), 0.5), 4.0)
-        return min(target, self._shallow_s / 4) if self._shallow_s is not None else target
-
-    @property
-    def _target_s(self) -> float:
-        """The queue at which this lane keeps its rate; a few packets of each lane more than one alone would keep."""
-        return self._alone_s + OWN_PACKETS * DATAGRAM_BYTES / max(self._base, 1.0)
-
-    def _on_round(self, ended: Round, now: float) -> None:
-        path = self._path
-        assert path.rtt_min_s is not None
-        queue, queue_max = ended.rtt_min_s - path.rtt_min_s, ended.rtt_max_s - path.rtt_min_s
-        sent = ended.acked + ended.lost
-        excess = ended.loss > path.loss + 0.01 + 3 * math.sqrt(max(path.loss, 1 / sent) / sent)
-        if excess and queue_max > self._target_s:
-            self._shallow_s = queue_max if self._shallow_s is None else max(queue_max, self._shallow_s)
-        self._lossy_rounds = self._lossy_rounds + 1 if excess else 0
-        if self._gain_before >= 1.0 and not ended.limited:
-            self._arriving = [*self._arriving[-2:], ended.rate_bytes_s]
-        if not excess and queue < 1.5 * self._target_s and self._gain_before <= 1.0:
-            path.learn_loss(ended)
-        if self._state == "start":
-            rate = ended.acked / (now - ended.started_at)
-            if rate >= 1.25 * self._best:
-                self._best, self._flat_rounds = rate, 0
-            elif not ended.limited:
-                self._flat_rounds += 1
-            if self._flat_rounds >= 3 or excess:
-                self._leave_start()
-        elif self._settle:
-            self._settle -= 1
-            self._pace = self._model
-        elif self._state == "cruise":
-            gain = self._gain
-            self._judge(ended, queue, excess, now)
-            self._gain = self._next_gain(ended, queue, excess, now)
-            self._gain_before = gain
-
-    def _judge(self, ended: Round, queue: float, excess: bool, now: float) -> None:
-        """Gather what speaks for a queue that is not ours."""
-        path = self._path
-        self._stubborn += (excess - self._stubborn) / 16
-        if self._contested or self._look.open:
-            return
-        if queue <= BUSY_TARGETS * self._alone_s and self._lossy_rounds < 2:
-            self._busy_rounds = max(self._busy_rounds - 0.5, 0.0)
-            return
-        if not self._busy_rounds:
-            self._busy_base = path.delivery_bytes_s
-        self._busy_rounds = min(self._busy_rounds + 1, 2 * BUSY)
-        arriving = ended.rate_bytes_s / (1.0 - path.loss)
-        if arriving < SNAP * self._gain_before * self._pace:
-            self._pace = max(arriving, YIELD_FLOOR * self._busy_base / (1 - path.loss))
-
-    def _found(self, verdict: Verdict, feedback: Feedback) -> None:
-        """The look ended."""
-        path = self._path
-        self._phase = 2
-        if verdict is Verdict.OURS:
-            self._calm()
-            return
-        if verdict is Verdict.LONGER:
-            path.accept_rtt(path.rtt_lowest_s, feedback.now)
-        self._contested = verdict is Verdict.OTHERS
-        path.restore(self._busy_base)
-        self._pace = self._model
-        self._busy_rounds = 0.0
-
-    def _calm(self) -> None:
-        if self._contested:
-            self._pace = min(self._model, max(self._arriving, default=self._model) / (1 - self._path.loss))
-        self._contested, self._busy_rounds = False, 0.0
-
-    def _next_gain(self, ended: Round, queue: float, excess: bool, now: float) -> float:
-        path = self._path
-        span = path.span_s
-        self._phase += 1
-        if self._phase >= self._length:
-            self._phase = 0
-            self._length = 6 + ended.acked % 5
-        suspicious = self._contested or self._busy_rounds >= BUSY or now - path.rtt_min_at > RTT_MEMORY_S
-        if self._look.due(now, path) and suspicious:
-            if self._contested or not self._busy_rounds:
-                self._busy_base = path.delivery_bytes_s
-            self._look.begin(now, queue_s=queue, path=path)
-        if self._look.open:
-            self._phase = 2
-            return LOOK_GAIN if self._look.yielding(now) else 1.0
-        if self._contested:
-            return (1.25, 0.75, 1.0)[min(self._phase, 2)]
-        fresh = min(self._recent) - path.rtt_min_s if FRESH else queue
-        error = max(min((self._target_s - fresh) / (span + fresh), 0.5), -0.5)
-        self._pace *= 1 + max(min(KI * error, 0.02), -0.1)
-        self._pace = min(self._pace, 1.1 * self._model)
-        steady = 1 + min(max(KP * error, -0.25), 0.05)
-        if queue > 2 * self._target_s or self._lossy_rounds >= 2:
-            self._phase = max(self._phase, 2)
-            return min(steady, 0.9) if excess else steady
-        if self._phase == 2:
-            grew = ended.rate_bytes_s > self._before_push * (1 + GREW * self._push)
-            if grew and queue < self._alone_s * GQ and not excess and not ended.limited:
-                self._phase = 0
-                self._push = min(2 * self._push, 1.0)
-                self._before_push = ended.rate_bytes_s
-                self._pace = max(self._pace, self._model)
-                return 1 + self._push
-            return steady
-        if self._phase == 0:
-            self._push = max(min(PUSH, (self._room_s - queue) / span), 0.01)
-            self._before_push = ended.rate_bytes_s
-            return 1 + self._push
-        if self._phase == 1:
-            stale = now - path.rtt_min_at > 5.0
-            return 1 - min(min(self._push, 0.25) + (queue / span if stale else 0.0), 0.5)
-        return steady
+            if len(self._recent) == 3 and self._queue_now_s > max(path.span_s / 16, 0.002):
+                self._mode = _Mode.DRAIN
+        elif self._mode is _Mode.DRAIN and feedback.in_flight_bytes <= self._base * path.rtt_min_s:
+            self._mode, self._settling = _Mode.SETTLE, SETTLE_ROUNDS
+        if ended is not None and ended.acked:
+            self._on_round(ended, now)
 
     def on_silence(self, now: float) -> None:
-        self._gain = 0.1
+        """Nearly stop; each round trip that is reported then doubles the rate, up to what it was."""
+        self._wake = max(self._wake / 4, WAKE_MIN)
 
     def on_new_path(self, now: float) -> None:
+        """What was learned of the path is void."""
         self._begin()
+
+    @property
+    def _queue_now_s(self) -> float:
+        """The shortest wait of the last three reports: less is noise."""
+        return min(self._recent) - (self._path.rtt_min_s or 0.0) if self._recent else 0.0
+
+    def _on_round(self, ended: Round, now: float) -> None:
+        path, queue_s = self._path, ended.rtt_min_s - (self._path.rtt_min_s or 0.0)
+        if self._wake < 1.0:
+            self._wake = min(2 * self._wake, 1.0)
+            return
+        sent = ended.acked + ended.lost
+        chance = LOSS_MARGIN + 3 * math.sqrt(max(path.loss, 1 / sent) / sent)
+        lossy = ended.loss > path.loss + chance
+        self._lossy_rounds = self._lossy_rounds + 1 if lossy else 0
+        queue_max_s = ended.rtt_max_s - (path.rtt_min_s or 0.0)
+        if lossy and queue_max_s > self._aim_s:
+            self._shallow_s = max(queue_max_s, self._shallow_s or 0.0)
+        if self._gain_before >= 1.0 and not ended.limited:
+            self._arriving.append(ended.rate_bytes_s)
+        if not lossy and queue_s < 1.5 * self._aim_s and self._gain_before <= 1.0:
+            path.learn_loss(ended)
+        if self._mode is _Mode.START:
+            self._judge_start(ended, now, lossy=lossy)
+        elif self._mode is _Mode.SETTLE:
+            self._pace = self._carried
+            self._settling -= 1
+            self._mode = _Mode.SETTLE if self._settling else _Mode.QUIET
+        elif self._mode is not _Mode.DRAIN:
+            gain = self._gain
+            self._lossy_part += (lossy - self._lossy_part) / 16
+            self._judge_queue(ended, queue_s)
+            self._gain = self._next_gain(ended, queue_s, now)
+            self._gain_before = gain
+
+    def _judge_start(self, ended: Round, now: float, *, lossy: bool) -> None:
+        arrived = ended.acked / (now - ended.started_at)
+        if arrived >= GROWTH * self._best:
+            self._best, self._flat_rounds = arrived, 0
+        elif not ended.limited:
+            self._flat_rounds += 1
+        if self._flat_rounds >= FLAT_ROUNDS or lossy:
+            self._mode = _Mode.DRAIN
+
+    def _judge_queue(self, ended: Round, queue_s: float) -> None:
+        """Gather what speaks for a queue that others fill."""
+        if self._mode is _Mode.CONTESTED or self._look.open:
+            return
+        if queue_s <= CROWDED_QUEUES * self._alone_s and self._lossy_rounds < 2:
+            self._crowded = max(self._crowded - 0.5, 0.0)
+            return
+        if not self._crowded:
+            self._before_crowd = self._path.delivery_bytes_s
+        self._crowded = min(self._crowded + 1.0, 2 * CROWDED_ROUNDS)
+        arriving = ended.rate_bytes_s / (1.0 - self._path.loss)
+        if arriving < SNAP * self._gain_before * self._pace and not ended.limited:
+            self._pace = arriving
+
+    def _found(self, verdict: Verdict, now: float) -> None:
+        """A look ended."""
+        self._round_of_cycle, self._crowded = 2, 0.0
+        if verdict is Verdict.OURS:
+            if self._mode is _Mode.CONTESTED:
+                self._pace = min(self._carried, max(self._arriving, default=math.inf) / (1.0 - self._path.loss))
+            self._mode = _Mode.QUIET
+            return
+        if verdict is Verdict.LONGER:
+            self._path.accept_rtt(now)
+        self._path.restore(self._before_crowd)
+        self._pace = self._carried
+        self._mode = _Mode.CONTESTED if verdict is Verdict.OTHERS else _Mode.QUIET
+
+    def _next_gain(self, ended: Round, queue_s: float, now: float) -> float:
+        path = self._path
+        self._round_of_cycle += 1
+        if self._round_of_cycle >= self._cycle:
+            # Varies by what happened to be acknowledged, so that lanes do not push at the same moments for ever.
+            self._round_of_cycle, self._cycle = 0, ROUNDS_A_CYCLE + ended.acked % ROUNDS_VARY
+        contested = self._mode is _Mode.CONTESTED
+        stale = now - path.rtt_min_at > RTT_MEMORY_S
+        if self._look.due(now, path) and (contested or stale or self._crowded >= CROWDED_ROUNDS):
+            if contested or not self._crowded:
+                self._before_crowd = path.delivery_bytes_s
+            self._look.begin(now, queue_s=queue_s, path=path)
+        if self._look.open:
+            return LOOK_GAIN if self._look.yielding(now) else 1.0
+        if contested:
+            return CONTESTED_GAINS[min(self._round_of_cycle, 2)]
+        return self._quiet_gain(ended, queue_s, now)
+
+    def _quiet_gain(self, ended: Round, queue_s: float, now: float) -> float:
+        path, span_s, seen_s = self._path, self._path.span_s, max(self._queue_now_s, 0.0)
+        error = max(min((self._aim_s - seen_s) / (span_s + seen_s), 0.5), -0.5)
+        more = 0.0 if ended.limited else INTEGRAL_MAX
+        self._pace = min(self._pace * (1.0 + min(INTEGRAL * error, more)), max(1.1 * self._carried, self._pace * (1 - INTEGRAL)))
+        steady = min(max(1.0 + PROPORTIONAL * error, STEADY_MIN), STEADY_MAX)
+        if queue_s > 2 * self._aim_s or self._lossy_rounds >= 2 or ended.limited:
+            self._round_of_cycle = max(self._round_of_cycle, 2)
+            return min(steady, 0.9) if self._lossy_rounds >= 2 else steady
+        if self._round_of_cycle == 0:
+            return self._begin_push(
+                ended, min(PUSH, (min(span_s / 4, PUSH_QUEUE_S, (self._shallow_s or 1.0) / 2) - queue_s) / span_s)
+            )
+        if self._round_of_cycle == 1:
+            stale = now - path.rtt_min_at > RTT_MEMORY_S / 2
+            return 1.0 - min(min(self._push, PUSH) + (queue_s / span_s if stale else 0.0), 0.5)
+        if self._round_of_cycle == 2:
+            carried = ended.rate_bytes_s > self._before_push * (1.0 + GREW * self._push)
+            if carried and queue_s < self._alone_s / 4 and not self._lossy_rounds:
+                self._pace = max(self._pace, self._carried)
+                self._round_of_cycle = 0
+                return self._begin_push(ended, min(2 * self._push, PUSH_MAX))
+        return steady
+
+    def _begin_push(self, ended: Round, push: float) -> float:
+        self._push, self._before_push = max(push, PUSH_MIN), ended.rate_bytes_s
+        return 1.0 + self._push

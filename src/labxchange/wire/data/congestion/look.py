@@ -1,9 +1,9 @@
 """Whose queue is it? Now and then a lane that waits in a queue sends half and looks how fast the queue drains.
 
-When all who share the bottleneck do so at the same time, the queue drains at half of its rate. What it drains less is the share of
-others, who do not give way to a growing queue. Lanes of one machine look at the same moments, since these are multiples of a time
-on the clock that they have in common: so ten of ours find that none of them is a stranger, and see the round trip without a queue.
-What a lane does with the verdict is left to ``fair``.
+When all who share the bottleneck do so at the same time, the queue drains at half of its rate. What it drains less is the share
+of others, who do not give way to a growing queue. Lanes of one machine look at the same moments, since these are multiples of a
+time on the clock that they have in common: so ten of ours find that none of them is a stranger, and see the round trip without a
+queue. What a lane does with the verdict is left to ``fair``.
 """
 
 from __future__ import annotations

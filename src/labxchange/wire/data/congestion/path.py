@@ -1,7 +1,7 @@
 """What the reports of one lane tell of its path: how much it delivers, how long its way is, what it loses by chance.
 
-Rules: rates and losses are taken round trip by round trip, one that takes at least 10 ms, since what a report or two say is noise.
-Loss counts as chance only where no queue stood. What to do with these figures is left to ``fair``.
+Rules: rates and losses are taken round trip by round trip, one that takes at least 10 ms, since what a report or two say is
+noise. Loss counts as chance only where no queue stood. What to do with these figures is left to ``fair``.
 """
 
 from __future__ import annotations
@@ -106,7 +106,8 @@ class Path:
         elif feedback.round != self._number and now - self.current.started_at >= ROUND_MIN_S and self.current.acked:
             ended = self.current
             self.current, self._number = Round(now), feedback.round
-            self.rounds += 1
+            if not ended.limited:  # what was not asked for says nothing of what the path carries, however long
+                self.rounds += 1
             while len(self._rates) > 1 and self._rates[0][0] < self.rounds - RATE_ROUNDS:
                 self._rates.popleft()
         self.current.add(feedback)
@@ -141,9 +142,9 @@ class Path:
         self._lost = self._lost * keep + round_.lost
         self._sent = self._sent * keep + packets
 
-    def accept_rtt(self, rtt_s: float, now: float) -> None:
-        """The way itself became longer."""
-        self.rtt_min_s, self.rtt_min_at = rtt_s, now
+    def accept_rtt(self, now: float) -> None:
+        """The way itself became longer: without a queue it now takes the shortest time of the last ten seconds."""
+        self.rtt_min_s, self.rtt_min_at = self._low[0][1], now
 
     def restore(self, rate_bytes_s: float) -> None:
         """What was delivered before less was sent on purpose."""
