@@ -37,6 +37,10 @@ START_GAIN = 1 / math.log(2)
 GROWTH, FLAT_ROUNDS = 1.25, 3
 """Start ends when arrivals grew less than this in so many rounds."""
 
+START_LOSS = 0.2
+"""Start also ends with a round that lost more than this: a queue too short to be seen overflowed. Chance loses less, and of the few
+packets of the first rounds often 10 %."""
+
 SETTLE_ROUNDS = 2
 """After the drain; what is reported in these was sent before its end."""
 
@@ -206,10 +210,10 @@ class Fair:
             self._shallow_s = max(queue_max_s, self._shallow_s or 0.0)
         if self._gain_before >= 1.0 and not ended.limited:
             self._arriving.append(ended.rate_bytes_s)
-        if not lossy and queue_s < 1.5 * self._aim_s and self._gain_before <= 1.0:
+        if (not lossy or self._mode is _Mode.START) and queue_s < 1.5 * self._aim_s and self._gain_before <= 1.0:
             path.learn_loss(ended)
         if self._mode is _Mode.START:
-            self._judge_start(ended, now, lossy=lossy)
+            self._judge_start(ended, now)
         elif self._mode is _Mode.SETTLE:
             self._pace = self._carried
             self._settling -= 1
@@ -221,13 +225,13 @@ class Fair:
             self._gain = self._next_gain(ended, queue_s, now)
             self._gain_before = gain
 
-    def _judge_start(self, ended: Round, now: float, *, lossy: bool) -> None:
+    def _judge_start(self, ended: Round, now: float) -> None:
         arrived = ended.acked / (now - ended.started_at)
         if arrived >= GROWTH * self._best:
             self._best, self._flat_rounds = arrived, 0
         elif not ended.limited:
             self._flat_rounds += 1
-        if self._flat_rounds >= FLAT_ROUNDS or lossy:
+        if self._flat_rounds >= FLAT_ROUNDS or ended.loss > START_LOSS:
             self._mode = _Mode.DRAIN
 
     def _judge_queue(self, ended: Round, queue_s: float) -> None:
