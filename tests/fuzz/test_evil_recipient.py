@@ -406,7 +406,10 @@ async def say(here: Scene, channel: Channel) -> None:
                 data = item(heard.sent) if callable(item) else item
                 here.channel.messages += 1
                 last = number == len(script) - 1
-                channel._link.session._streams[stream.id].sealer._message_max_bytes = len(data)  # this peer keeps no limit
+                held = channel._link.session._streams.get(stream.id)
+                if held is None:
+                    break  # the node is done with this stream
+                held.sealer._message_max_bytes = len(data)  # this peer keeps no limit
                 await stream.send(data, end=last)
                 async with asyncio.timeout(5 if last else 0.5):
                     while (answer := await stream.receive()) is not None:
