@@ -24,7 +24,7 @@ from labxchange.errors import LabxchangeError, PeerError
 from labxchange.identity.card import Card, parse_card
 from labxchange.identity.keys import Identity
 from labxchange.identity.statement import Signed, parse, peek_kind
-from labxchange.net.channel import Channel
+from labxchange.net.channel import Channel, Stream
 from labxchange.net.endpoint import Endpoint
 from labxchange.net.network import UdpAddress
 from labxchange.net.sockets import SocketNetwork
@@ -369,7 +369,7 @@ def attack(folder: Path, count: int) -> None:
         # the node still does its work
         await world.close()
 
-    simulate(story, folder, seed=SEED, delay_s=0.005)
+    simulate(story, folder, seed=SEED, days=60, delay_s=0.005)
 
 
 class Caller:
@@ -396,6 +396,13 @@ class Caller:
         return None
 
 
+def keep_no_limit(channel: Channel, stream: Stream) -> None:
+    """Messages of any length leave on this stream, if it is still there."""
+    session = channel._link.session
+    if session is not None and stream.id in session._streams:
+        session._streams[stream.id].sealer._message_max_bytes = 1 << 30
+
+
 async def say(here: Scene, channel: Channel) -> None:
     """One script over a real stream."""
     script = here.script()
@@ -406,7 +413,7 @@ async def say(here: Scene, channel: Channel) -> None:
                 data = item(heard.sent) if callable(item) else item
                 here.channel.messages += 1
                 last = number == len(script) - 1
-                channel._link.session._streams[stream.id].sealer._message_max_bytes = len(data)  # this peer keeps no limit
+                keep_no_limit(channel, stream)
                 await stream.send(data, end=last)
                 async with asyncio.timeout(5 if last else 0.5):
                     while (answer := await stream.receive()) is not None:

@@ -158,6 +158,6 @@ def test_taking_a_grant_back_stops_what_was_asked_for(tmp_path: Path) -> None:
         cut = await until(bo, info.transfer, "cut", timeout_s=20)
         assert cut.reason == "grant-revoked"
         assert cut.done_bytes < cut.bytes
-        assert not ada.bulk._sending
+        assert not ada.bulk.outgoing
 
     tell(tmp_path, story)

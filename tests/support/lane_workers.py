@@ -78,7 +78,6 @@ class Move:
                 cipher="aes-256-gcm",
                 slot=1 if dials else 0,
                 remote=("127.0.0.1", self.port) if dials else None,
-                host="",
                 cap_bytes_s=self.cap_bytes_s,
             )
         )

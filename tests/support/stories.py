@@ -38,7 +38,7 @@ from tests.support.world import (
 )
 
 SIZES = (0, 1, 700, 5_000, 20_000, 60_000)
-STORY_MAX_S = 120
+STORY_MAX_S = 60
 OVER = ("completed", "failed", "cut", "cancelled")
 
 
@@ -61,22 +61,26 @@ def template(folder: Path) -> None:
     simulate(story, folder, seed="template")
 
 
+class TooLong(KeyboardInterrupt):
+    """A story does not end. A loop takes any other exception of a callback for the callback's own, and goes on."""
+
+
 def _too_long(*_: object) -> None:
-    raise TimeoutError(f"the story took more than {STORY_MAX_S} s of real time")
+    raise TooLong(f"the story took more than {STORY_MAX_S} s of processor time")
 
 
 def run_seed(seed: str, template_folder: Path, base: Path | None = None) -> Outcome:
     """Tell the story of ``seed`` from the homes in ``template_folder``."""
-    signal.signal(signal.SIGALRM, _too_long)
+    signal.signal(signal.SIGPROF, _too_long)
     with TemporaryDirectory(dir=base, prefix="labxchange-seed-") as name:
         story = Story(seed, Path(name), template_folder)
-        signal.alarm(STORY_MAX_S)
+        signal.setitimer(signal.ITIMER_PROF, STORY_MAX_S)
         try:
             simulate(story.tell, Path(name), seed=seed, **story.weather)
         except BaseException:
             return Outcome(seed=seed, told=tuple(story.told), failure=traceback.format_exc())
         finally:
-            signal.alarm(0)
+            signal.setitimer(signal.ITIMER_PROF, 0)
         return Outcome(seed=seed, told=tuple(story.told), completed=story.completed)
 
 

@@ -218,14 +218,16 @@ class World:
             await machine.bury()
 
 
-def simulate(story: Callable[[World], Coroutine[Any, Any, None]], folder: Path, *, seed: object = 1, **network: Any) -> None:
-    """Run ``story`` in a world of its own, at most a virtual week."""
+def simulate(
+    story: Callable[[World], Coroutine[Any, Any, None]], folder: Path, *, seed: object = 1, days: int = 7, **network: Any
+) -> None:
+    """Run ``story`` in a world of its own, at most so many virtual days."""
     settings = {"delay_s": 0.02} | network
 
     async def main() -> None:
         world = World(folder, seed, **settings)
         try:
-            async with asyncio.timeout(7 * 86_400):
+            async with asyncio.timeout(days * 86_400):
                 await story(world)
                 await world.close()
         finally:

@@ -37,11 +37,14 @@ def passphrase(prompt: str) -> str:
 
 
 def new_passphrase(prompt: str) -> str:
-    """A passphrase typed twice.
+    """A passphrase typed twice; the prompt says how long it must be, the node refuses a shorter one.
 
     Raises:
         InputError: ``terminal-needed``, ``passphrases-differ``.
     """
+    from labxchange.identity.sealing import PASSPHRASE_MIN_LENGTH
+
+    prompt = f"{prompt} ({PASSPHRASE_MIN_LENGTH} characters or more)"
     for _ in range(_ATTEMPTS):
         typed = passphrase(prompt)
         if typed and typed == passphrase("The same again"):

@@ -36,7 +36,7 @@ def _seal(credential_file: str, keyring: bool) -> tuple[str, str]:
     """(passphrase, absolute credential file) that an identity is sealed with."""
     if credential_file or keyring:
         return "", reach.maybe_absolute(credential_file)
-    return asking.new_passphrase("New passphrase for this node (8 characters or more)"), ""
+    return asking.new_passphrase("New passphrase for this node"), ""
 
 
 @app.command(epilog=example('labxchange key create --name "Ana Silva" --organisation "Northbridge CRO" --role biostatistician'))
@@ -97,7 +97,7 @@ def backup(
     from labxchange.node.verbs import Verbs
 
     target = reach.absolute(file)
-    sealing = asking.new_passphrase("New passphrase for the backup (8 characters or more)")
+    sealing = asking.new_passphrase("New passphrase for the backup")
     me = reach.needing_passphrase(
         lambda opening: reach.call(Verbs.key_backup, path=target, backup_passphrase=sealing, passphrase=opening)
     )

@@ -65,7 +65,7 @@ def _recipient(share: ShareInfo, person: RecipientStatus) -> tuple[str, ...]:
         screen.size(person.done_bytes) if person.done_bytes < share.bytes else "all",
         receipt or "-",
         f"{person.used + person.reserved} of {person.downloads}",
-        times.moment(person.not_after),
+        "revoked" if person.revoked else times.moment(person.not_after),
     )
 
 

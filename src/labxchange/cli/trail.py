@@ -47,8 +47,8 @@ def _draw_exported(exported: Exported) -> None:
         f"({exported.form}, {screen.size(exported.size)})."
     )
     if exported.form == "bundle":
-        confirmed = screen.number(exported.cosigned, "checkpoint")
-        screen.remark(f"{confirmed} in it are confirmed by others. Check it: `labxchange audit verify {exported.path}`.")
+        confirmed = f"Checkpoints in it that others have confirmed: {exported.cosigned:,}."
+        screen.remark(f"{confirmed} Check it: `labxchange audit verify {exported.path}`.")
 
 
 @app.command("list", epilog=example("labxchange audit list", "labxchange audit list --event transfer --since 7d"))

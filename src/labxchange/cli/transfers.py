@@ -54,7 +54,7 @@ def _draw_inbox(items: list[InboxItem]) -> None:
                 item.state,
                 f"{item.files:,}",
                 screen.size(item.bytes),
-                times.moment(item.not_after),
+                "revoked" if item.revoked else times.moment(item.not_after),
             )
             for item in items
         ],

@@ -27,6 +27,9 @@ Tap = Callable[[bytes, UdpAddress, UdpAddress], Sequence[bytes]]
 """datagram, source, destination -> what goes on in its place: an attacker on the path."""
 
 _FIRST_EPHEMERAL = 49_152
+_TURN_S = 1e-9
+"""What a turn of the loop takes. On a clock that stands still while nothing waits, a timer that is due but for a rounding error
+of its last digit would fire for ever: asyncio runs it a nanosecond early, and finds it set again to the same time."""
 
 
 class _Selector(selectors.BaseSelector):
@@ -46,7 +49,7 @@ class _Selector(selectors.BaseSelector):
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is None:
             raise RuntimeError("the simulation waits for something that can never happen")
-        self._advance(max(timeout, 0.0))
+        self._advance(max(timeout, _TURN_S))
         return []
 
     def get_map(self) -> Mapping[Any, selectors.SelectorKey]:

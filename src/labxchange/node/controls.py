@@ -186,14 +186,12 @@ def _over_lanes(lanes: LaneView, path: Path | None, *, own_bytes_s: int) -> Path
 
 
 def _over_quic(pace: Pace, path: Path | None, *, now: float) -> PathInfo:
-    rate = int(pace.meter.per_second(now))
-    at_cap = pace.rate_bytes_s and rate >= _AT_CAP * pace.rate_bytes_s
     return PathInfo(
         plane="quic-stream",
         reason=path.plane_reason if path is not None else "",
         cipher=QUIC_CIPHER,
-        rate=rate,
-        limit="cap" if at_cap else "",
+        rate=int(pace.meter.per_second(now)),
+        limit="cap" if pace.wait_s(now) else "",
     )
 
 

@@ -17,7 +17,7 @@ from labxchange.errors import LabxchangeError, PeerError, RefusedError
 from labxchange.identity.card import parse_card
 from labxchange.identity.statement import parse
 from labxchange.net.sockets import BUFFER_BYTES
-from labxchange.node.addresses import own_address
+from labxchange.node.addresses import own_address, with_port
 from labxchange.node.clock import utc_text, wall_ms
 from labxchange.node.values import Diagnosis
 from labxchange.settings import DEFAULT_PORT
@@ -212,7 +212,8 @@ async def _way(node: Node, text: str) -> list[Diagnosis]:
         return [_problem(check, f"{name} is blocked here.", "`labxchange contact unblock`, if you are sure.")]
     channel = node.peers.connected(row.key)
     if channel is not None:
-        return [_ok(check, f"{name} is connected, at {escape(str(channel.remote_address))}.")]
+        host, port = channel.remote_address[:2]
+        return [_ok(check, f"{name} is connected, at {with_port(f'[{host}]' if ':' in host else host, port)}.")]
     addresses = list(dict.fromkeys([row.seen_address, *parse_card(row.card).body.addresses]))
     found = {address: await _knock(node, address) for address in addresses if address}
     try:

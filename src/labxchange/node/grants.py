@@ -127,6 +127,7 @@ class Grants:
                         key=key,
                         state=_recipient_state(row, grant, best, newest, offered=not posted, now=self._core.clock.now()),
                         grant=row.grant,
+                        revoked=bool(row.revocation),
                         not_before=grant.not_before,
                         not_after=grant.not_after,
                         downloads=grant.downloads,

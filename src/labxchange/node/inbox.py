@@ -236,6 +236,7 @@ class Inbox:
             bytes=listing.body.bytes,
             root=manifest.body.root if manifest else "",
             purpose=escape(grant.body.purpose),
+            revoked=bool(row.revocation),
             not_before=grant.body.not_before,
             not_after=grant.body.not_after,
             offered=share.stored_ms,

@@ -144,7 +144,7 @@ class Receiving:
             raise InputError(
                 "already-received",
                 f"You have this share already, in {escape(_path_text(known[-1].destination))}.",
-                hint="Its receipt: `labxchange receipt show`.",
+                hint=f"Its receipt: `labxchange receipt show {known[-1].transfer[:12]}`.",
             )
         folder = self._folder(destination, share)
         if known and (known[-1].state != "failed" or not destination or folder == _path(known[-1])):
@@ -337,7 +337,13 @@ class Receiving:
         running = self._running.get(row.transfer)
         if running is None or running.task.done():
             task = asyncio.ensure_future(self._follow(row.transfer))
-            self._running[row.transfer] = _Running(task=task)
+            begun = self._running[row.transfer] = _Running(task=task)
+            task.add_done_callback(lambda _: self._forget(row.transfer, begun))
+
+    def _forget(self, transfer: str, running: _Running) -> None:
+        """Its task has ended: the lists of files and digests that it held are not kept with it."""
+        if self._running.get(transfer) is running:
+            del self._running[transfer]
 
     async def _halt(self, transfer: str) -> None:
         """Stop the task; it stands as halting until it has ended, so none is started beside it."""
@@ -346,8 +352,7 @@ class Receiving:
             running.halting = True
             running.task.cancel()
             await asyncio.gather(running.task, return_exceptions=True)
-            if self._running.get(transfer) is running:
-                del self._running[transfer]
+            self._forget(transfer, running)
 
     async def _follow(self, transfer: str) -> None:
         """Until the transfer is over, also when the sender's statement ends it in the middle, and whatever else goes wrong: an

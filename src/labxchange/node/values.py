@@ -87,6 +87,7 @@ class RecipientStatus(Value, frozen=True, kw_only=True):
     key: str
     state: str
     grant: str
+    revoked: bool
     not_before: int
     not_after: int
     downloads: int
@@ -134,6 +135,7 @@ class InboxItem(Value, frozen=True, kw_only=True):
     bytes: int
     root: str
     purpose: str
+    revoked: bool
     not_before: int
     not_after: int
     offered: int
@@ -152,11 +154,11 @@ class LimitsInfo(Value, frozen=True, kw_only=True):
 class PathInfo(Value, frozen=True, kw_only=True):
     """The way that a transfer's data takes, as this side sees it; empty while nothing travels.
 
-    ``plane`` and, where it is not lanes, the ``reason`` as in the receipt. Of the last second: ``rate``, bytes a second on the
-    wire, and ``limit``, what holds it back: network, disk, cpu (of this machine), peer, cap (a rate or a priority that somebody
-    chose), or empty where that cannot be told. Since the lanes were opened: ``loss``, the share of datagrams that were lost,
-    ``resent_bytes`` (known to the sender), ``datagrams_per_call`` received, and ``dropped_here``, those that this machine itself
-    threw away.
+    ``plane`` and, where it is not lanes, the ``reason`` as in the receipt. Of the last second (over QUIC: five) ``rate``, bytes a
+    second on the wire, and ``limit``, what holds it back: network, disk, cpu (of this machine), peer, cap (a rate or a priority
+    that somebody chose), or empty where that cannot be told. Since the lanes were opened ``loss``, the share of datagrams that
+    were lost, ``resent_bytes`` (known to the sender), ``datagrams_per_call`` received, and ``dropped_here``, those that this
+    machine itself threw away.
     """
 
     plane: Literal["", "lanes", "quic-stream"] = ""

@@ -1,5 +1,5 @@
 """A rate that somebody chose, held where bytes go over QUIC: a token bucket of a twentieth of a second, shared by the streams of
-a transfer, and how many bytes went through in the last second.
+a transfer, and how many bytes went through in the last seconds.
 
 What is larger than the bucket goes at once and is paid for after, so the rate holds over a second and no message is cut. Lanes
 have a pacing of their own.
@@ -13,13 +13,15 @@ from typing import Final
 from labxchange.transfer.metering import Meter
 
 _BURST_S: Final = 0.05
+_WINDOW_S: Final = 5.0
+"""Messages are of up to 256 KiB: fewer seconds would show a slow rate as nothing, and then as much."""
 
 
 class Pace:
     """Of one transfer; ``rate_bytes_s`` 0 is no limit."""
 
     def __init__(self, rate_bytes_s: int = 0) -> None:
-        self.meter = Meter()
+        self.meter = Meter(window_s=_WINDOW_S)
         self._rate_bytes_s = rate_bytes_s
         self._next_at = 0.0
         self._changed = asyncio.Event()

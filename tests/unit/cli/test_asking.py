@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from labxchange.errors import InputError, NodeLocked
+from labxchange.identity.sealing import PASSPHRASE_MIN_LENGTH
 from tests.unit.cli.fake import FakeNode, Step, main, person, sample, values
 
 CREATE = ["key", "create", "--name", "Ana", "--organisation", "CRO"]
@@ -16,6 +17,7 @@ def test_create_asks_twice(node: FakeNode, monkeypatch: pytest.MonkeyPatch, caps
     prompts = person(present=True, monkeypatch=monkeypatch, typed=["one secret", "another", "one secret", "one secret"])
     assert main(CREATE) == 0
     assert len(prompts) == 4
+    assert f"({PASSPHRASE_MIN_LENGTH} characters or more)" in prompts[0]
     assert node.asked("key_create")[0]["passphrase"] == "one secret"
     shown = capsys.readouterr()
     assert "secret" not in shown.out + shown.err

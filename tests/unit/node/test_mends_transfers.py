@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from pathlib import Path
 
 import pytest
@@ -239,5 +241,28 @@ def test_refusals_beyond_the_many_are_of_one_kind(tmp_path: Path) -> None:
         denied = await ada.node.audit_list(event="access.denied", limit=1000)
         assert len(denied) <= 31
         assert "various" in {entry.result_code for entry in denied}
+
+    simulate(story, tmp_path)
+
+
+def test_a_transfer_that_is_over_holds_no_memory(tmp_path: Path) -> None:
+    """Its lists of files and digests can be large, and a node runs for months."""
+
+    async def story(world: World) -> None:
+        ada, bo = await world.pair()
+        held = []
+        for number in range(3):
+            write_files(tmp_path / f"data {number}", many_files(20, 500))
+            await share(ada.node, bo.node, tmp_path / f"data {number}", title=f"Trial {number}")
+            started = await bo.node.receive(share=f"Trial {number}")
+            held.append(weakref.ref(bo.node.receiving._running[started.transfer].task))
+            done = await ended(bo.node, started.transfer, timeout_s=120)
+            assert (done.state, done.done_files, done.done_bytes) == ("completed", done.files, done.bytes)
+        await wait_for(lambda: not bo.node.receiving._running, what="the tasks to end")
+        again = await bo.node.transfer_show(transfer=started.transfer)
+        assert (again.done_files, again.done_bytes) == (again.files, again.bytes)
+        gc.collect()
+        assert [ref() for ref in held] == [None] * 3
+        assert not ada.node.serving._active
 
     simulate(story, tmp_path)

@@ -288,7 +288,8 @@ class LaneFetching:
         self._check()
         if any(leg.is_worn and not leg.is_retired for leg in self.legs):
             await self._renew()
-        usable = [leg for leg in self.legs if leg.is_usable]
+        open_ones = [leg for leg in self.legs if leg.over is None and not leg.is_retired]
+        usable = [leg for leg in open_ones if leg.is_up] or open_ones  # the first range does not wait for the first word
         if not usable:
             raise self.legs[-1].over or UnavailableError("lane-silent", "No lane is open.")
         leg = min(usable, key=lambda leg: leg.asked)

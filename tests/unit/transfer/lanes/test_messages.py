@@ -36,7 +36,7 @@ NEWS: list[messages.News] = [
     messages.LaneUp(lane=b"abcdef"),
     messages.LaneOver(lane=b"abcdef", code="lane-silent", sentence="Nothing."),
     messages.LaneWorn(lane=b"abcdef", why="time"),
-    messages.LaneMoved(lane=b"abcdef", before="('10.0.0.2', 5)", address="('10.0.0.1', 5)"),
+    messages.LaneMoved(lane=b"abcdef", before="10.0.0.1:4", address="[::1]:5"),
     messages.Sent(lane=b"abcdef", request=9, gone=[(3, "removed")]),
     messages.Chunks(job=1, chunks=[messages.Came(7, b"d" * 32, b""), messages.Came(8, b"d" * 32, b"r" * 32)]),
     messages.Trouble(job=1, kind="UnavailableError", code="disk-full", sentence="Full.", hint="Make room."),

@@ -16,12 +16,16 @@ REPORT_S = 0.010
 PUSH = 0.25
 YIELD_FLOOR = 0.5
 LOOK_GAIN = 0.5
-BUSY = 6
+BUSY = 10
+BUSY_TARGETS = 1.5
 F0, F1 = 0.9, 1.2
 OVER = 1.15
 REFERENCE_BYTES_S = 125e6
 OWN_PACKETS = 8
-KI = 0.15
+KI = 0.1
+KP = 0.5
+FRESH = True
+GQ = 0.25
 GREW = 0.6
 SNAP = 0.85
 
@@ -117,12 +121,16 @@ class Fair:
         return min(self._path.span_s / 4, 0.012, self._shallow_s / 2 if self._shallow_s is not None else 1.0)
 
     @property
-    def _target_s(self) -> float:
+    def _alone_s(self) -> float:
+        """The queue that one lane keeps, so that the link never runs empty; less of it the faster it is."""
         target = min(max(self._path.span_s / 20, 0.001), 0.005)
         target *= min(max(1.0 + 0.3 * math.log2(REFERENCE_BYTES_S / max(self._base, 1.0)), 0.5), 4.0)
-        if self._shallow_s is not None:
-            target = min(target, self._shallow_s / 4)
-        return target + OWN_PACKETS * DATAGRAM_BYTES / max(self._base, 1.0)
+        return min(target, self._shallow_s / 4) if self._shallow_s is not None else target
+
+    @property
+    def _target_s(self) -> float:
+        """The queue at which this lane keeps its rate; a few packets of each lane more than one alone would keep."""
+        return self._alone_s + OWN_PACKETS * DATAGRAM_BYTES / max(self._base, 1.0)
 
     def _on_round(self, ended: Round, now: float) -> None:
         path = self._path
@@ -160,7 +168,7 @@ class Fair:
         self._stubborn += (excess - self._stubborn) / 16
         if self._contested or self._look.open:
             return
-        if queue <= 2 * self._target_s and self._lossy_rounds < 2:
+        if queue <= BUSY_TARGETS * self._alone_s and self._lossy_rounds < 2:
             self._busy_rounds = max(self._busy_rounds - 0.5, 0.0)
             return
         if not self._busy_rounds:
@@ -206,16 +214,17 @@ class Fair:
             return LOOK_GAIN if self._look.yielding(now) else 1.0
         if self._contested:
             return (1.25, 0.75, 1.0)[min(self._phase, 2)]
-        error = max(min((self._target_s - queue) / span, 0.5), -0.5)
+        fresh = min(self._recent) - path.rtt_min_s if FRESH else queue
+        error = max(min((self._target_s - fresh) / (span + fresh), 0.5), -0.5)
         self._pace *= 1 + max(min(KI * error, 0.02), -0.1)
         self._pace = min(self._pace, 1.1 * self._model)
-        steady = 1 + min(max(0.5 * error, -0.25), 0.05)
+        steady = 1 + min(max(KP * error, -0.25), 0.05)
         if queue > 2 * self._target_s or self._lossy_rounds >= 2:
             self._phase = max(self._phase, 2)
             return min(steady, 0.9) if excess else steady
         if self._phase == 2:
             grew = ended.rate_bytes_s > self._before_push * (1 + GREW * self._push)
-            if grew and queue < self._target_s / 2 and not excess and not ended.limited:
+            if grew and queue < self._alone_s * GQ and not excess and not ended.limited:
                 self._phase = 0
                 self._push = min(2 * self._push, 1.0)
                 self._before_push = ended.rate_bytes_s

@@ -12,10 +12,10 @@ from enum import Enum
 
 from labxchange.wire.data.congestion.path import Path
 
-PERIOD_S = 1.25
+PERIOD_S = 2.5
 """The shortest time between two looks; longer ones are this, doubled, so that they fall together."""
 
-DOUBLINGS = 4
+DOUBLINGS = 2
 ROUNDS_BETWEEN = 15
 DRAIN = 0.35
 """A queue that drains slower than this part of the time is held up by others: they have more than 30 % of the link."""
@@ -80,9 +80,10 @@ class Look:
         self._started_at = None
         queue_s = rtt_s - path.rtt_min_s
         if queue_s <= MARGIN_S + 0.15 * self._queue_s:
-            self._doublings = 0
-            return Verdict.OURS
-        if not self._lost and path.rtt_spread_s < 0.1 * queue_s:
-            return Verdict.LONGER
-        self._doublings = min(self._doublings + 1, DOUBLINGS)
-        return Verdict.OTHERS
+            found = Verdict.OURS
+        elif not self._lost and path.rtt_spread_s < 0.1 * queue_s:
+            found = Verdict.LONGER
+        else:
+            found = Verdict.OTHERS
+        self._doublings = min(self._doublings + 1, DOUBLINGS) if found is Verdict.OTHERS else 0
+        return found
