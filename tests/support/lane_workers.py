@@ -76,6 +76,7 @@ class Move:
                 write=lane_secret(K_LANE, self.lane, ours),
                 read=lane_secret(K_LANE, self.lane, theirs),
                 cipher="aes-256-gcm",
+                host="127.0.0.1",
                 slot=1 if dials else 0,
                 remote=("127.0.0.1", self.port) if dials else None,
                 cap_bytes_s=self.cap_bytes_s,
