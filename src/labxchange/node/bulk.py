@@ -160,8 +160,9 @@ class Bulk:
                 await lanes.open()
             except Stated as error:
                 lanes.close()
-                if error.code != LANES_OFF:
+                if error.code not in (LANES_OFF, "lane-keys-changed"):
                     raise
+                reason = error.code
             except UnavailableError as error:
                 lanes.close()
                 if error.code not in _FALLS_BACK:
@@ -240,7 +241,7 @@ class Bulk:
         """Open what a recipient asked for, and keep it open until they end it; meanwhile it is in ``opened``.
 
         Raises:
-            RefusedError: ``no-lanes``.
+            RefusedError: ``no-lanes``, ``lane-keys-changed``.
         """
         if self._workers is None:
             raise RefusedError(LANES_OFF, "This node has no lanes.")
@@ -257,8 +258,8 @@ class Bulk:
             listing=listing,
             watch=_Watch(self, transfer=request.transfer, peer=peer),
         )
-        if opened and channel.dialled:  # these may take the place of worn ones
-            await channel.rekey()
+        if channel.dialled and any(others.generation == request.generation for others in opened):
+            await channel.rekey()  # these may take the place of worn ones: they are asked for again, under new keys
         opened.append(lanes)
         self._own(outgoing, self.limits(request.transfer))
         self.outgoing[request.transfer] = outgoing
@@ -268,7 +269,8 @@ class Bulk:
             await stream.send(encode(answer))
             await lanes.follow(stream)
         except UnavailableError as error:
-            raise RefusedError(LANES_OFF, error.message) from error
+            code = error.code if error.code == "lane-keys-changed" else LANES_OFF
+            raise RefusedError(code, error.message) from error
         finally:
             lanes.close()
             opened.remove(lanes)

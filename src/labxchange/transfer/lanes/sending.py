@@ -72,6 +72,8 @@ class _Request(NamedTuple):
 class SendingLanes:
     """The sending end of the lanes of one OpenLanes request; ``close`` stops everything at once.
 
+    ``generation`` is that of the keys they are under.
+
     Args:
         outgoing: the transfer that they are lanes of.
     """
@@ -80,6 +82,7 @@ class SendingLanes:
         self, *, outgoing: Outgoing, workers: Workers, channel: Channel, line: Line, sources: bytes, listing: bytes, watch: Watch
     ) -> None:
         self.legs: list[Leg] = []
+        self.generation = -1
         self._outgoing = outgoing
         self._workers = workers
         self._channel = channel
@@ -99,6 +102,7 @@ class SendingLanes:
             raise PeerError("lane-used", "The other node asked for a lane whose id was used before.")
         if request.generation != self._channel.generation:
             raise UnavailableError("lane-keys-changed", "The keys of the lanes changed while they were opened.")
+        self.generation = request.generation
         outgoing = self._outgoing
         outgoing.peer_rate_bytes_s, outgoing.peer_priority = request.rate_bytes_s, request.priority
         workers = self._workers.least_busy(len(request.lanes))
