@@ -80,8 +80,8 @@ async def watch(cro: Client, transfer: str) -> TransferInfo:
             shown = line
         lanes = max(lanes, info.path.lanes)
         if info.state in OVER:
-            if info.path.plane:
-                say(f"    over {lanes or 'its'} lane{'' if lanes == 1 else 's'}")
+            if lanes:
+                say(f"    over {lanes} lane{'' if lanes == 1 else 's'}")
             return info
         await asyncio.sleep(0.1)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 from weakref import WeakValueDictionary
 
 import msgspec
@@ -93,8 +93,7 @@ class Bulk:
         if (pace := self._paces.get(transfer)) is not None:
             pace.set_rate(chosen.rate_bytes_s)
         if (outgoing := self.outgoing.get(transfer)) is not None:
-            self._own(outgoing, chosen)
-            outgoing.divide()
+            outgoing.choose(chosen.rate_bytes_s, chosen.priority)
         fetching = self._receiving.get(transfer)
         if isinstance(fetching, LaneFetching):
             try:
@@ -102,10 +101,6 @@ class Bulk:
                 await fetching.set_lanes(chosen.lanes or AUTOMATIC_LANES)
             except LabxchangeError as error:
                 log.info("transfer %s goes on as it was for now: %s (%s)", transfer, error.message, error.code)
-
-    @staticmethod
-    def _own(outgoing: Outgoing, chosen: Limits) -> None:
-        outgoing.own_rate_bytes_s, outgoing.own_priority = chosen.rate_bytes_s, chosen.priority
 
     # --- looking ------------------------------------------------------------------------------------------------------
     def path(self, transfer: str) -> Path | None:
@@ -247,6 +242,8 @@ class Bulk:
             raise RefusedError(LANES_OFF, "This node has no lanes.")
         with self._core.database.begin() as tx:
             listing = statements.body(tx, loaded.listing.body.body) or b""
+        if channel.dialled and any(others.generation == request.generation for others in opened):
+            await channel.rekey()  # these may take the place of worn ones: they are asked for again, under new keys
         peer = channel.peer_key.hex()
         outgoing = self.outgoing.get(request.transfer) or Outgoing(peer=peer, address=channel.remote_address[0])
         lanes = SendingLanes(
@@ -258,10 +255,9 @@ class Bulk:
             listing=listing,
             watch=_Watch(self, transfer=request.transfer, peer=peer),
         )
-        if channel.dialled and any(others.generation == request.generation for others in opened):
-            await channel.rekey()  # these may take the place of worn ones: they are asked for again, under new keys
         opened.append(lanes)
-        self._own(outgoing, self.limits(request.transfer))
+        own = self.limits(request.transfer)
+        outgoing.choose(own.rate_bytes_s, own.priority)
         self.outgoing[request.transfer] = outgoing
         try:
             answer = lanes.open(request)
@@ -284,20 +280,19 @@ class Bulk:
             self._workers.close()
 
 
-class _Watch:
+class _Watch(NamedTuple):
     """Counts what happens to the lanes of a transfer; the node writes it into the trail now and then, however much it is."""
 
-    def __init__(self, bulk: Bulk, *, transfer: str, peer: str) -> None:
-        self._bulk = bulk
-        self._transfer = transfer
-        self._peer = peer
+    bulk: Bulk
+    transfer: str
+    peer: str
 
     def forged(self, count: int) -> None:
-        self._bulk.forged[self._peer] += count
+        self.bulk.forged[self.peer] += count
 
     def moved(self, before: str, address: str) -> None:
-        first, _ = self._bulk.moved.get(self._transfer, (before, ""))
-        self._bulk.moved[self._transfer] = (first, address)
+        first, _ = self.bulk.moved.get(self.transfer, (before, ""))
+        self.bulk.moved[self.transfer] = (first, address)
 
 
 def _path(plane: str, reason: str, cipher: str) -> Path:

@@ -52,6 +52,11 @@ class Outgoing:
         """What holds; 0: no limit."""
         return min((rate for rate in (self.chosen_bytes_s, self.budget_bytes_s) if rate), default=0.0)
 
+    def choose(self, rate_bytes_s: int, priority: Priority) -> None:
+        """What this side wants from now on."""
+        self.own_rate_bytes_s, self.own_priority = rate_bytes_s, priority
+        self.divide()
+
     def divide(self) -> None:
         """Tell each lane its part of the rate, where that is another one than before."""
         legs = [leg for leg in self.legs if leg.over is None]
