@@ -70,6 +70,7 @@ async def refused(work: Awaitable[object], code: str) -> LabxchangeError:
 async def watch(cro: Client, transfer: str) -> TransferInfo:
     """Show progress until the transfer is over."""
     shown = ""
+    lanes = 0
     while True:
         info = await cro.call(Verbs.transfer_show, transfer=transfer)
         percent = 100 * info.done_bytes // max(info.bytes, 1)
@@ -77,7 +78,10 @@ async def watch(cro: Client, transfer: str) -> TransferInfo:
         if line != shown:
             say(line)
             shown = line
+        lanes = max(lanes, info.path.lanes)
         if info.state in OVER:
+            if lanes:
+                say(f"    over {lanes} lane{'' if lanes == 1 else 's'}")
             return info
         await asyncio.sleep(0.1)
 
@@ -108,6 +112,7 @@ async def exchange(sponsor: Client, cro: Client, folder: Path, title: str, study
     check(receipt.acknowledged and receipt.verdict == "match", "the receipt is not countersigned")
     say(f"  Receipt {receipt.receipt[:16]}…: {receipt.level}, {receipt.verdict}, countersigned by Ada's node.")
     say(f"    path: {receipt.path}")
+    check(done.path.plane == "lanes", f"the data fell back to {done.path.plane} ({done.path.reason})")
     return done
 
 

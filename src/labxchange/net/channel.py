@@ -462,6 +462,7 @@ class Channel:
         self._over = asyncio.Event()
         self._error: LabxchangeError | None = None
         self._rekeyed = asyncio.Event()
+        self._rekeying = asyncio.Lock()
 
     @property
     def peer_key(self) -> bytes:
@@ -559,14 +560,15 @@ class Channel:
 
     async def rekey(self) -> bytes:
         """Agree on a new ``k_lane`` (dialling side only) and return it."""
-        self._check()
-        assert self._link.session is not None
-        self._rekeyed.clear()
-        self._link.session.rekey(RekeyOffer(x25519=X25519PrivateKey.generate(), mlkem=MLKEM768PrivateKey.generate()))
-        self._link.pump_soon()
-        await self._rekeyed.wait()
-        self._check()
-        return self.k_lane
+        async with self._rekeying:  # several transfers may want it
+            self._check()
+            assert self._link.session is not None
+            self._rekeyed.clear()
+            self._link.session.rekey(RekeyOffer(x25519=X25519PrivateKey.generate(), mlkem=MLKEM768PrivateKey.generate()))
+            self._link.pump_soon()
+            await self._rekeyed.wait()
+            self._check()
+            return self.k_lane
 
     # for Stream
 

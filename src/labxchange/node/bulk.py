@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 from weakref import WeakValueDictionary
 
 import msgspec
@@ -93,8 +93,7 @@ class Bulk:
         if (pace := self._paces.get(transfer)) is not None:
             pace.set_rate(chosen.rate_bytes_s)
         if (outgoing := self.outgoing.get(transfer)) is not None:
-            self._own(outgoing, chosen)
-            outgoing.divide()
+            outgoing.choose(chosen.rate_bytes_s, chosen.priority)
         fetching = self._receiving.get(transfer)
         if isinstance(fetching, LaneFetching):
             try:
@@ -102,10 +101,6 @@ class Bulk:
                 await fetching.set_lanes(chosen.lanes or AUTOMATIC_LANES)
             except LabxchangeError as error:
                 log.info("transfer %s goes on as it was for now: %s (%s)", transfer, error.message, error.code)
-
-    @staticmethod
-    def _own(outgoing: Outgoing, chosen: Limits) -> None:
-        outgoing.own_rate_bytes_s, outgoing.own_priority = chosen.rate_bytes_s, chosen.priority
 
     # --- looking ------------------------------------------------------------------------------------------------------
     def path(self, transfer: str) -> Path | None:
@@ -160,8 +155,9 @@ class Bulk:
                 await lanes.open()
             except Stated as error:
                 lanes.close()
-                if error.code != LANES_OFF:
+                if error.code not in (LANES_OFF, "lane-keys-changed"):
                     raise
+                reason = error.code
             except UnavailableError as error:
                 lanes.close()
                 if error.code not in _FALLS_BACK:
@@ -240,12 +236,14 @@ class Bulk:
         """Open what a recipient asked for, and keep it open until they end it; meanwhile it is in ``opened``.
 
         Raises:
-            RefusedError: ``no-lanes``.
+            RefusedError: ``no-lanes``, ``lane-keys-changed``.
         """
         if self._workers is None:
             raise RefusedError(LANES_OFF, "This node has no lanes.")
         with self._core.database.begin() as tx:
             listing = statements.body(tx, loaded.listing.body.body) or b""
+        if channel.dialled and any(others.generation == request.generation for others in opened):
+            await channel.rekey()  # these may take the place of worn ones: they are asked for again, under new keys
         peer = channel.peer_key.hex()
         outgoing = self.outgoing.get(request.transfer) or Outgoing(peer=peer, address=channel.remote_address[0])
         lanes = SendingLanes(
@@ -257,10 +255,9 @@ class Bulk:
             listing=listing,
             watch=_Watch(self, transfer=request.transfer, peer=peer),
         )
-        if opened and channel.dialled:  # these may take the place of worn ones
-            await channel.rekey()
         opened.append(lanes)
-        self._own(outgoing, self.limits(request.transfer))
+        own = self.limits(request.transfer)
+        outgoing.choose(own.rate_bytes_s, own.priority)
         self.outgoing[request.transfer] = outgoing
         try:
             answer = lanes.open(request)
@@ -268,7 +265,8 @@ class Bulk:
             await stream.send(encode(answer))
             await lanes.follow(stream)
         except UnavailableError as error:
-            raise RefusedError(LANES_OFF, error.message) from error
+            code = error.code if error.code == "lane-keys-changed" else LANES_OFF
+            raise RefusedError(code, error.message) from error
         finally:
             lanes.close()
             opened.remove(lanes)
@@ -282,20 +280,19 @@ class Bulk:
             self._workers.close()
 
 
-class _Watch:
+class _Watch(NamedTuple):
     """Counts what happens to the lanes of a transfer; the node writes it into the trail now and then, however much it is."""
 
-    def __init__(self, bulk: Bulk, *, transfer: str, peer: str) -> None:
-        self._bulk = bulk
-        self._transfer = transfer
-        self._peer = peer
+    bulk: Bulk
+    transfer: str
+    peer: str
 
     def forged(self, count: int) -> None:
-        self._bulk.forged[self._peer] += count
+        self.bulk.forged[self.peer] += count
 
     def moved(self, before: str, address: str) -> None:
-        first, _ = self._bulk.moved.get(self._transfer, (before, ""))
-        self._bulk.moved[self._transfer] = (first, address)
+        first, _ = self.bulk.moved.get(self.transfer, (before, ""))
+        self.bulk.moved[self.transfer] = (first, address)
 
 
 def _path(plane: str, reason: str, cipher: str) -> Path:

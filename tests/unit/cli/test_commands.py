@@ -36,7 +36,7 @@ key create|show|backup|restore
 contact invite|accept|verify|list|show|invitations|block|unblock|accept-trail
 dataset show|verify
 share create|status|revoke|extend|request-extension
-transfer list|pause|resume|cancel|report
+transfer list|show|set|pause|resume|cancel|report
 receipt show|verify
 audit list|export|verify
 node start|stop|status|logs|unlock|backup|restore|configure

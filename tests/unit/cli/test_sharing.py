@@ -71,7 +71,8 @@ def test_how_receiving_ends(state: str, code: int, node: FakeNode, capsys: pytes
 def test_detached(node: FakeNode) -> None:
     node.answers["receive"] = _transfer("waiting")
     assert main(["receive", "x", "--from", "Ben", "--to", "/d", "--detach"]) == 0
-    assert node.calls == [("receive", {"share": "x", "sender": "Ben", "destination": "/d"})]
+    chosen = {"rate": 0, "priority": "normal", "lanes": 0}
+    assert node.calls == [("receive", {"share": "x", "sender": "Ben", "destination": "/d"} | chosen)]
 
 
 def test_ctrl_c_pauses_and_says_how_to_go_on(

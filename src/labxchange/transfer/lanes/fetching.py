@@ -44,6 +44,7 @@ UP_S: Final = 5.0
 """How long the first word over a lane may take: several tries over the slowest paths."""
 STALL_S: Final = 30.0
 CLOSE_S: Final = 5.0
+_KEYS_TRIES: Final = 3
 
 
 class _Request:
@@ -134,11 +135,28 @@ class LaneFetching:
         await self._open(self._count)
 
     async def _open(self, count: int) -> None:
+        """That many more; asked for anew where the keys changed meanwhile, or change because of it."""
+        for left in reversed(range(_KEYS_TRIES)):
+            legs = self._made(count)
+            try:
+                await self._ask_for(legs)
+                return
+            except LabxchangeError as error:
+                for leg in [leg for leg in legs if leg in self.legs]:
+                    self.legs.remove(leg)
+                    self._close_leg(leg)
+                if error.code != "lane-keys-changed" or not left:
+                    raise
+
+    def _made(self, count: int) -> list[Leg]:
         legs = [
             Leg(worker, self._workers.next_job(), self._random_bytes(LANE_ID_BYTES)) for worker in self._workers.least_busy(count)
         ]
         if not self._workers.claim(self._channel, [leg.lane for leg in legs]):
             raise UnavailableError("lane-closed", "This connection has had too many lanes.")
+        return legs
+
+    async def _ask_for(self, legs: Sequence[Leg]) -> None:
         slots, offsets = places(legs, self._channel)
         request = OpenLanes(
             transfer=self._transfer,
@@ -154,14 +172,18 @@ class LaneFetching:
             for leg in legs:
                 self._begin(leg, 0, None)
         stream = await self._channel.open()
+        try:
+            await stream.send(encode(request))
+            answer = decode_answer(await stream.receive(ANSWER_S))
+            if isinstance(answer, Refused):
+                raise self._refused(answer.statement, self._channel)
+            if not isinstance(answer, LanesOpen):
+                raise PeerError("out-of-order", "The other node gave an answer to another question.")
+            calls = remotes(len(legs), self._channel, answer.slots, answer.offsets)
+        except BaseException:
+            stream.close()
+            raise
         self._control.append(stream)
-        await stream.send(encode(request))
-        answer = decode_answer(await stream.receive(ANSWER_S))
-        if isinstance(answer, Refused):
-            raise self._refused(answer.statement, self._channel)
-        if not isinstance(answer, LanesOpen):
-            raise PeerError("out-of-order", "The other node gave an answer to another question.")
-        calls = remotes(len(legs), self._channel, answer.slots, answer.offsets)
         for leg, (slot, remote) in zip(legs, calls, strict=True):
             leg.control = stream
             if self._channel.dialled:

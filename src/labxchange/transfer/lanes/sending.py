@@ -52,6 +52,11 @@ class Outgoing:
         """What holds; 0: no limit."""
         return min((rate for rate in (self.chosen_bytes_s, self.budget_bytes_s) if rate), default=0.0)
 
+    def choose(self, rate_bytes_s: int, priority: Priority) -> None:
+        """What this side wants from now on."""
+        self.own_rate_bytes_s, self.own_priority = rate_bytes_s, priority
+        self.divide()
+
     def divide(self) -> None:
         """Tell each lane its part of the rate, where that is another one than before."""
         legs = [leg for leg in self.legs if leg.over is None]
@@ -72,6 +77,8 @@ class _Request(NamedTuple):
 class SendingLanes:
     """The sending end of the lanes of one OpenLanes request; ``close`` stops everything at once.
 
+    ``generation`` is that of the keys they are under.
+
     Args:
         outgoing: the transfer that they are lanes of.
     """
@@ -80,6 +87,7 @@ class SendingLanes:
         self, *, outgoing: Outgoing, workers: Workers, channel: Channel, line: Line, sources: bytes, listing: bytes, watch: Watch
     ) -> None:
         self.legs: list[Leg] = []
+        self.generation = -1
         self._outgoing = outgoing
         self._workers = workers
         self._channel = channel
@@ -99,6 +107,7 @@ class SendingLanes:
             raise PeerError("lane-used", "The other node asked for a lane whose id was used before.")
         if request.generation != self._channel.generation:
             raise UnavailableError("lane-keys-changed", "The keys of the lanes changed while they were opened.")
+        self.generation = request.generation
         outgoing = self._outgoing
         outgoing.peer_rate_bytes_s, outgoing.peer_priority = request.rate_bytes_s, request.priority
         workers = self._workers.least_busy(len(request.lanes))
