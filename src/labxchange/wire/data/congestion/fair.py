@@ -38,8 +38,8 @@ GROWTH, FLAT_ROUNDS = 1.25, 3
 """Start ends when arrivals grew less than this in so many rounds."""
 
 START_LOSS = 0.2
-"""Start also ends with a round that lost more than this: a queue too short to be seen overflowed. Chance loses less, and of the few
-packets of the first rounds often 10 %."""
+"""Start also ends with a round that lost more than this: a queue too short to be seen overflowed. Chance loses less, and of the
+few packets of the first rounds often 10 %."""
 
 SETTLE_ROUNDS = 2
 """After the drain; what is reported in these was sent before its end."""
