@@ -45,6 +45,8 @@ _CIPHERS = {"aes-256-gcm": f"AES-256-GCM {_KEYS}", "chacha20-poly1305": f"ChaCha
 _FALLS_BACK = frozenset({"lane-silent", "no-lane-port", "lane-keys-changed", "worker-ended", "peer-unreachable", "lane-closed"})
 LANES_OFF = "no-lanes"
 _FAILURES_MAX = 2
+_LANES_OF_A_PEER = 64
+"""Each costs a few MiB here."""
 AUTOMATIC_LANES: Final = 1
 """One lane fills a path; more are for people who know that theirs is shaped by flow."""
 
@@ -245,6 +247,8 @@ class Bulk:
         if channel.dialled and any(others.generation == request.generation for others in opened):
             await channel.rekey()  # these may take the place of worn ones: they are asked for again, under new keys
         peer = channel.peer_key.hex()
+        if sum(len(item.legs) for item in self.outgoing.values() if item.peer == peer) + len(request.lanes) > _LANES_OF_A_PEER:
+            raise RefusedError("too-much-at-once", "You have too many lanes open at this node.", hint="It goes on by itself.")
         outgoing = self.outgoing.get(request.transfer) or Outgoing(peer=peer, address=channel.remote_address[0])
         lanes = SendingLanes(
             outgoing=outgoing,
