@@ -138,7 +138,7 @@ class Scene:
             self.statements.add(
                 Cut(**given, transfer=transfer, code="cancelled", side="recipient", files=1, bytes=2, arrived=[], more=0)
             )
-            self.statements.add(Progress(**given, transfer=transfer, chunks=1, files=1, bytes=10))
+            self.statements.add(Progress(**given, transfer=transfer, chunks=1, files=1, bytes=10, reused=0))
         self.statements.add(
             Refusal(**given, to=self.ada.core.me, request="offer", code="no", sentence="I will not.", hint="Do not ask.")
         )

@@ -42,7 +42,7 @@ class Progress(Statement, frozen=True, kw_only=True, forbid_unknown_fields=True)
     chunks: Count
     files: Count
     bytes: Count
-    reused: Count = 0
+    reused: Count
 
 
 class Cut(Statement, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -97,7 +97,7 @@ class Receipt(Statement, frozen=True, kw_only=True, forbid_unknown_fields=True):
     root: MaybeDigest
     counts: Counts
     bytes: Count
-    reused: Count = 0
+    reused: Count
     started: Count
     finished: Count
     started_local: Text

@@ -39,7 +39,7 @@ BODIES: dict[type[Statement], dict[str, Any]] = {
     Revocation: {"grant": ID, "reason": ""},
     ExtensionRequest: {"grant": ID, "until": 3, "reason": ""},
     Accept: {"transfer": ID, "offer": DIGEST, "grant": DIGEST, "listing": DIGEST, "proof": DIGEST, "checkpoint": ""},
-    Progress: {"transfer": ID, "chunks": 1, "files": 0, "bytes": 2**53 - 1},
+    Progress: {"transfer": ID, "chunks": 1, "files": 0, "bytes": 2**53 - 1, "reused": 0},
     Cut: {"transfer": ID, "code": "grant-revoked", "side": "sender", "files": 0, "bytes": 0, "arrived": [(0, 4)], "more": 0},
     Receipt: {
         "level": "intact",
@@ -53,6 +53,7 @@ BODIES: dict[type[Statement], dict[str, Any]] = {
         "root": DIGEST,
         "counts": COUNTS,
         "bytes": 1,
+        "reused": 0,
         "started": 1,
         "finished": 2,
         "started_local": "",
