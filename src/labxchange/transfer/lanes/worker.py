@@ -94,6 +94,7 @@ class Worker:
         self._jobs: dict[int, _Job] = {}
         self._written: deque[tuple[_Job, Unit, list[messages.Came]]] = deque()
         self._troubles: deque[tuple[_Job, LabxchangeError]] = deque()
+        self._closed: deque[_Job] = deque()
         self._readers = ThreadPoolExecutor(2, thread_name_prefix="read")
         self._ring = Ring()
         if listen is not None:
@@ -113,10 +114,7 @@ class Worker:
             for lane_id in list(self._lanes):
                 self._turn(lane_id, self._lanes[lane_id])
             self._tell()
-        self._ring.close()
-        for job in list(self._jobs.values()):
-            self._close_job(job)
-        os._exit(0)  # threads that read or write a disk that hangs are not waited for
+        os._exit(0)  # nobody hears what else is written, and a disk that hangs is not waited for
 
     def _wait(self) -> None:
         now = time.monotonic()
@@ -129,7 +127,7 @@ class Worker:
             # Threads that bring something look at this first: what they brought before it is seen here, after it they wake us.
             self._ring.sleeping = True
             # select's timeout is as fine as the clock, poll's and epoll's are whole milliseconds.
-            if not (self._ring.has_rows or self._written or self._troubles):
+            if not (self._ring.has_rows or self._written or self._troubles or self._closed):
                 select.select([self._control.fileno(), self._ring.wake_descriptor], [], [], pause)
                 after = time.monotonic()
                 self._busy.waited(after - now, after)
@@ -176,7 +174,8 @@ class Worker:
             case messages.CloseJob():
                 if (known := self._jobs.get(order.job)) is not None:
                     self._close_job(known)
-                self._say(messages.JobClosed(job=order.job))
+                else:
+                    self._say(messages.JobClosed(job=order.job))
 
     def _receive_job(self, order: messages.ReceiveJob) -> None:
         sizes = np.frombuffer(order.sizes, np.int64)
@@ -272,17 +271,22 @@ class Worker:
                 self._ring.remove(lane.socket)
 
     def _close_job(self, job: _Job) -> None:
+        """What came whole is still written, beside the loop: other lanes do not wait for this job's disk."""
         for lane_id in list(job.lanes):
             self._close_lane(lane_id)
         self._jobs.pop(job.id, None)
         if job.source is not None:
             job.source.close()
-        if job.sink is not None:
-            while job.assembly.complete:
-                job.sink.put(job.assembly.complete.popleft())
-            job.sink.close()
-            self._take_written()
-            self._tell_came(job)
+        if job.sink is None:
+            self._say(messages.JobClosed(job=job.id))
+            return
+        self._take_complete(job)
+        threading.Thread(target=self._end_sink, args=(job, job.sink), name="closing", daemon=True).start()
+
+    def _end_sink(self, job: _Job, sink: LaneSink) -> None:
+        sink.close()
+        self._closed.append(job)
+        self._ring.wake()
 
     # --- datagrams ----------------------------------------------------------------------------------------------------
     def _take_datagrams(self) -> None:
@@ -358,6 +362,7 @@ class Worker:
 
     # --- to the node --------------------------------------------------------------------------------------------------
     def _take_written(self) -> None:
+        closed = [self._closed.popleft() for _ in range(len(self._closed))]  # first: what these wrote is among the written
         while self._written:
             job, unit, came = self._written.popleft()
             job.assembly.give_back(unit)
@@ -366,6 +371,10 @@ class Worker:
             job, error = self._troubles.popleft()
             kind = type(error).__name__
             self._say(messages.Trouble(job=job.id, kind=kind, code=error.code, sentence=error.message, hint=error.hint))
+
+        for job in closed:
+            self._tell_came(job)
+            self._say(messages.JobClosed(job=job.id))
 
     def _tell(self) -> None:
         now = time.monotonic()
