@@ -90,7 +90,7 @@ def test_of_two_transfers_on_one_path_the_one_of_higher_priority_goes_first(plac
             await offered(bo, made)
             started = await bo.client.call(Verbs.receive, share=made.share, priority=priority, rate=2 * MB)
             transfers[priority] = started.transfer
-            await moving(ada, started.transfer)
+            await moving(bo, started.transfer)
         for transfer in transfers.values():
             await bo.client.call(Verbs.transfer_limit, transfer=transfer, rate=0)
         assert (await ended(bo, transfers["high"])).state == "completed"
