@@ -248,7 +248,7 @@ def test_a_source_that_changes_while_it_is_sent_never_passes(tmp_path: Path) -> 
             file.write(b"other")
         done = await ended(bo.node, started.transfer, timeout_s=60)
         assert done.state == "failed"
-        assert done.done_bytes > 1 << 20, "some of the file had gone out before"
+        assert done.done_bytes == 3000, "what had come of the file does not last"
         report = (await bo.node.transfer_report(transfer=done.transfer)).report
         assert [(item.path, item.got) for item in report.findings] == [("large", "changed")]
         assert report.matched == 3
