@@ -10,7 +10,7 @@ Loss alone does not slow a lane down; a queue that grows does, and loss that exc
    more, and takes as much back in the next.
 4. *Contested*: a ``Look`` found others, who fill the queue whatever is done. The lane then sends at the highest rate that arrived
    in ten round trips, pushes by a quarter, and keeps in flight what a flow has that holds its part of a queue nearly as deep as
-   the deepest that was seen: less than the others where they yield to loss, more where loss goes on without end.
+   the deepest that was seen; or deeper, while the look says that it has much less than half of the link.
 
 Facts are from the drafts of BBR (rate as a windowed maximum, round trip as a minimum, pushing by a quarter), LEDBAT and Copa (a
 small queue as the aim, packets of one's own in it); ``docs/explain/rate-control.md`` has the reasons and what was measured.
@@ -23,7 +23,7 @@ from collections import deque
 from enum import Enum
 
 from labxchange.wire.data.congestion import Feedback
-from labxchange.wire.data.congestion.look import Look, Verdict
+from labxchange.wire.data.congestion.look import LOOK_GAIN, Look, Verdict
 from labxchange.wire.data.congestion.path import RTT_MEMORY_S, Path, Round
 
 DATAGRAM_BYTES = 1_200
@@ -67,10 +67,10 @@ CROWDED_QUEUES, CROWDED_ROUNDS = 1.5, 10
 SNAP = 0.85
 """When less than this part of what was sent arrives through a long queue, the lane goes on at the rate of the arrivals."""
 
-LOOK_GAIN = 0.5
 CONTESTED_GAINS = (1.25, 0.75, 1.0)
-QUEUE_PART_MIN, QUEUE_PART_MAX = 0.9, 1.2
-"""Of the deepest queue seen: what is kept in flight against flows that yield to loss, and against flows that do not."""
+QUEUE_PART_MIN, QUEUE_PART_MAX = 0.9, 1.4
+SHARE_ENOUGH, SHARE_SHORT = 0.45, 0.25
+"""Of the deepest queue seen: what is kept in flight by a lane that has 45 % of the link, and by one that has 20 % or less."""
 
 OVER = 1.25
 """While more is lost than by chance: at most this much more than what arrived lately."""
@@ -107,7 +107,7 @@ class Fair:
         self._push, self._before_push = PUSH, 0.0
         self._shallow_s: float | None = None
         self._crowded, self._before_crowd = 0.0, 0.0
-        self._lossy_rounds, self._lossy_part = 0, 0.0
+        self._lossy_rounds = 0
 
     # --- what is asked ------------------------------------------------------------------------------------------------
     @property
@@ -130,8 +130,8 @@ class Fair:
         if self._mode is _Mode.DRAIN:
             queue_s = 0.010 + min(rtt / 8, 0.020)
         elif self._mode is _Mode.CONTESTED:
-            stubborn = min(max(2 * self._lossy_part - 0.5, 0.0), 1.0)
-            queue_s = (QUEUE_PART_MIN + (QUEUE_PART_MAX - QUEUE_PART_MIN) * stubborn) * self._path.depth_s + 0.005
+            short = min(max((SHARE_ENOUGH - self._look.share) / SHARE_SHORT, 0.0), 1.0)
+            queue_s = (QUEUE_PART_MIN + (QUEUE_PART_MAX - QUEUE_PART_MIN) * short) * self._path.depth_s + 0.005
         return max(int(self._wake * self._base * (rtt + queue_s)), START_BYTES)
 
     @property
@@ -216,7 +216,6 @@ class Fair:
             self._mode = _Mode.SETTLE if self._settling else _Mode.QUIET
         elif self._mode is not _Mode.DRAIN:
             gain = self._gain
-            self._lossy_part += (lossy - self._lossy_part) / 16
             self._judge_queue(ended, queue_s)
             self._gain = self._next_gain(ended, queue_s, now)
             self._gain_before = gain
