@@ -61,7 +61,7 @@ GREW = 0.6
 """A push was carried when arrivals grew by this part of it while hardly a queue was seen."""
 
 LOSS_MARGIN = 0.01
-CROWDED_QUEUES, CROWDED_ROUNDS = 1.5, 10
+CROWDED_QUEUES, CROWDED_EXCESS, CROWDED_ROUNDS = 1.5, 0.03, 10
 """A queue that was longer than so many times the lane's own in so many rounds, shorter ones counted half, calls for a look."""
 
 SNAP = 0.85
@@ -75,6 +75,9 @@ SHARE_ENOUGH, SHARE_SHORT = 0.45, 0.25
 OVER = 1.25
 """While more is lost than by chance: at most this much more than what arrived lately."""
 
+LOW_GAIN = 0.97
+EXCESS = 5.0
+DIP, SHALLOW = 0.10, 0.06
 WAKE_MIN = 1 / 16
 
 
@@ -206,8 +209,11 @@ class Fair:
             self._shallow_s = max(queue_max_s, self._shallow_s or 0.0)
         if self._gain_before >= 1.0 and not ended.limited:
             self._arriving.append(ended.rate_bytes_s)
-        if not lossy and queue_s < 1.5 * self._aim_s and self._gain_before <= 1.0:
-            path.learn_loss(ended)
+        low = self._mode is _Mode.START or self._gain_before <= LOW_GAIN
+        if low and not lossy and queue_s < 1.5 * self._aim_s:
+            path.learn_loss(ended, by_chance=True)
+        elif self._mode is _Mode.QUIET and self._gain_before >= 1.0:
+            path.learn_loss(ended, by_chance=False)
         if self._mode is _Mode.START:
             self._judge_start(ended, now, lossy=lossy)
         elif self._mode is _Mode.SETTLE:
@@ -222,18 +228,19 @@ class Fair:
 
     def _judge_start(self, ended: Round, now: float, *, lossy: bool) -> None:
         arrived = ended.acked / (now - ended.started_at)
-        if arrived >= GROWTH * self._best:
+        flat = arrived < GROWTH * self._best
+        if not flat:
             self._best, self._flat_rounds = arrived, 0
         elif not ended.limited:
             self._flat_rounds += 1
-        if self._flat_rounds >= FLAT_ROUNDS or lossy:
+        if self._flat_rounds >= FLAT_ROUNDS or (lossy and flat):
             self._mode = _Mode.DRAIN
 
     def _judge_queue(self, ended: Round, queue_s: float) -> None:
         """Gather what speaks for a queue that others fill."""
         if self._mode is _Mode.CONTESTED or self._look.open:
             return
-        if queue_s <= CROWDED_QUEUES * self._alone_s and self._lossy_rounds < 2:
+        if queue_s <= CROWDED_QUEUES * self._alone_s and self._path.excess < CROWDED_EXCESS:
             self._crowded = max(self._crowded - 0.5, 0.0)
             return
         if not self._crowded:
@@ -242,6 +249,7 @@ class Fair:
         arriving = ended.rate_bytes_s / (1.0 - self._path.loss)
         if arriving < SNAP * self._gain_before * self._pace and not ended.limited:
             self._pace = arriving
+            self._path.lower(ended.rate_bytes_s)
 
     def _found(self, verdict: Verdict, now: float) -> None:
         """A look ended."""
@@ -277,23 +285,26 @@ class Fair:
 
     def _quiet_gain(self, ended: Round, queue_s: float, now: float) -> float:
         path, span_s, seen_s = self._path, self._path.span_s, max(self._queue_now_s, 0.0)
-        error = max(min((self._aim_s - seen_s) / (span_s + seen_s), 0.5), -0.5)
+        error = (self._aim_s - seen_s) / (span_s + seen_s) - EXCESS * path.excess
+        error = max(min(error, 0.5), -0.5)
         more = 0.0 if ended.limited else INTEGRAL_MAX
         self._pace = min(self._pace * (1.0 + min(INTEGRAL * error, more)), max(1.1 * self._carried, self._pace * (1 - INTEGRAL)))
         steady = min(max(1.0 + PROPORTIONAL * error, STEADY_MIN), STEADY_MAX)
-        if queue_s > 2 * self._aim_s or self._lossy_rounds >= 2 or ended.limited:
+        if queue_s > 2 * self._aim_s or ended.limited:
             self._round_of_cycle = max(self._round_of_cycle, 2)
-            return min(steady, 0.9) if self._lossy_rounds >= 2 else steady
+            return steady
         if self._round_of_cycle == 0:
             return self._begin_push(
                 ended, min(PUSH, (min(span_s / 4, PUSH_QUEUE_S, (self._shallow_s or 1.0) / 2) - queue_s) / span_s)
             )
         if self._round_of_cycle == 1:
             stale = now - path.rtt_min_at > RTT_MEMORY_S / 2
-            return 1.0 - min(min(self._push, PUSH) + (queue_s / span_s if stale else 0.0), 0.5)
+            back = min(self._push, PUSH) + (queue_s / (span_s + queue_s) if stale else 0.0)
+            shallow = self._shallow_s is not None and self._shallow_s < SHALLOW * span_s
+            return 1.0 - min(max(back, DIP if shallow else 0.0), 0.5)
         if self._round_of_cycle == 2:
             carried = ended.rate_bytes_s > self._before_push * (1.0 + GREW * self._push)
-            if carried and queue_s < self._alone_s / 4 and not self._lossy_rounds:
+            if carried and queue_s < self._alone_s / 4:
                 self._pace = max(self._pace, self._carried)
                 self._round_of_cycle = 0
                 return self._begin_push(ended, min(2 * self._push, PUSH_MAX))
