@@ -205,14 +205,14 @@ class Fair:
         lossy = ended.loss > path.loss + chance
         self._lossy_rounds = self._lossy_rounds + 1 if lossy else 0
         queue_max_s = ended.rtt_max_s - (path.rtt_min_s or 0.0)
-        if lossy and queue_max_s > self._aim_s:
+        if lossy and (queue_max_s > self._aim_s or path.excess > CROWDED_EXCESS / 2):
             self._shallow_s = max(queue_max_s, self._shallow_s or 0.0)
         if self._gain_before >= 1.0 and not ended.limited:
             self._arriving.append(ended.rate_bytes_s)
         low = self._mode is _Mode.START or self._gain_before <= LOW_GAIN
         if low and not lossy and queue_s < 1.5 * self._aim_s:
             path.learn_loss(ended, by_chance=True)
-        elif self._mode is _Mode.QUIET and self._gain_before >= 1.0:
+        if self._mode is _Mode.QUIET:
             path.learn_loss(ended, by_chance=False)
         if self._mode is _Mode.START:
             self._judge_start(ended, now, lossy=lossy)
@@ -304,7 +304,7 @@ class Fair:
             return 1.0 - min(max(back, DIP if shallow else 0.0), 0.5)
         if self._round_of_cycle == 2:
             carried = ended.rate_bytes_s > self._before_push * (1.0 + GREW * self._push)
-            if carried and queue_s < self._alone_s / 4:
+            if carried and queue_s < self._alone_s / 4 and path.excess < LOSS_MARGIN:
                 self._pace = max(self._pace, self._carried)
                 self._round_of_cycle = 0
                 return self._begin_push(ended, min(2 * self._push, PUSH_MAX))
