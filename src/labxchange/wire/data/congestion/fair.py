@@ -285,7 +285,9 @@ class Fair:
 
     def _quiet_gain(self, ended: Round, queue_s: float, now: float) -> float:
         path, span_s, seen_s = self._path, self._path.span_s, max(self._queue_now_s, 0.0)
-        error = (self._aim_s - seen_s) / (span_s + seen_s) - EXCESS * path.excess
+        error = (self._aim_s - seen_s) / (span_s + seen_s)
+        if seen_s < self._aim_s / 2:  # a queue that is seen says it all
+            error -= EXCESS * path.excess
         error = max(min(error, 0.5), -0.5)
         more = 0.0 if ended.limited else INTEGRAL_MAX
         self._pace = min(self._pace * (1.0 + min(INTEGRAL * error, more)), max(1.1 * self._carried, self._pace * (1 - INTEGRAL)))
