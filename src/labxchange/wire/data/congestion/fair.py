@@ -212,7 +212,7 @@ class Fair:
         low = self._mode is _Mode.START or self._gain_before <= LOW_GAIN
         if low and not lossy and queue_s < 1.5 * self._aim_s:
             path.learn_loss(ended, by_chance=True)
-        if self._mode is _Mode.QUIET:
+        if self._mode is _Mode.QUIET and queue_max_s < 2 * self._aim_s:
             path.learn_loss(ended, by_chance=False)
         if self._mode is _Mode.START:
             self._judge_start(ended, now, lossy=lossy)
@@ -247,7 +247,8 @@ class Fair:
             self._before_crowd = self._path.delivery_bytes_s
         self._crowded = min(self._crowded + 1.0, 2 * CROWDED_ROUNDS)
         arriving = ended.rate_bytes_s / (1.0 - self._path.loss)
-        if arriving < SNAP * self._gain_before * self._pace and not ended.limited:
+        long = queue_s > CROWDED_QUEUES * self._alone_s
+        if long and arriving < SNAP * self._gain_before * self._pace and not ended.limited:
             self._pace = arriving
             self._path.lower(ended.rate_bytes_s)
 
@@ -306,7 +307,7 @@ class Fair:
             return 1.0 - min(max(back, DIP if shallow else 0.0), 0.5)
         if self._round_of_cycle == 2:
             carried = ended.rate_bytes_s > self._before_push * (1.0 + GREW * self._push)
-            if carried and queue_s < self._alone_s / 4 and path.excess < LOSS_MARGIN:
+            if carried and queue_s < max(self._alone_s / 4, 0.001) and path.excess < LOSS_MARGIN:
                 self._pace = max(self._pace, self._carried)
                 self._round_of_cycle = 0
                 return self._begin_push(ended, min(2 * self._push, PUSH_MAX))
