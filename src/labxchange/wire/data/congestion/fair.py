@@ -205,7 +205,7 @@ class Fair:
         lossy = ended.loss > path.loss + chance
         self._lossy_rounds = self._lossy_rounds + 1 if lossy else 0
         queue_max_s = ended.rtt_max_s - (path.rtt_min_s or 0.0)
-        if lossy and (queue_max_s > self._aim_s or path.excess > CROWDED_EXCESS / 2):
+        if self._shallow_s is not None or (lossy and (queue_max_s > self._aim_s or path.excess > CROWDED_EXCESS / 2)):
             self._shallow_s = max(queue_max_s, self._shallow_s or 0.0)
         if self._gain_before >= 1.0 and not ended.limited:
             self._arriving.append(ended.rate_bytes_s)
