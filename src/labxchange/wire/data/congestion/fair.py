@@ -37,7 +37,8 @@ START_GAIN = 1 / math.log(2)
 GROWTH, FLAT_ROUNDS = 1.25, 3
 """Start ends when arrivals grew less than this in so many rounds."""
 
-SETTLE_ROUNDS = 2
+REPORT_S = 0.010
+DRAIN_ROUNDS, SETTLE_ROUNDS = 4, 2
 """After the drain; what is reported in these was sent before its end."""
 
 QUEUE_SHARE, QUEUE_MIN_S, QUEUE_MAX_S = 1 / 20, 0.001, 0.005
@@ -101,7 +102,7 @@ class Fair:
         self._look = Look()
         self._mode = _Mode.START
         self._window = float(START_BYTES)
-        self._best, self._flat_rounds, self._settling = 0.0, 0, 0
+        self._best, self._flat_rounds, self._drain_round, self._settling = 0.0, 0, 0, 0
         self._recent: deque[float] = deque(maxlen=3)
         self._arriving: deque[float] = deque(maxlen=3)
         self._pace = 0.0
@@ -116,10 +117,7 @@ class Fair:
     @property
     def rate_bytes_s(self) -> float:
         """Pace at this rate."""
-        rtt = self._path.rtt_min_s or RTT_FIRST_S
-        rate = START_GAIN * self._window / rtt if self._mode is _Mode.START else self._gain * self._base
-        rate = max(self._wake * rate, 2 * DATAGRAM_BYTES / rtt)
-        return rate if self.cap_bytes_s is None else min(rate, self.cap_bytes_s)
+        return self._wanted if self.cap_bytes_s is None else min(self._wanted, self.cap_bytes_s)
 
     @property
     def window_bytes(self) -> int:
@@ -128,7 +126,7 @@ class Fair:
         if rtt is None:
             return START_BYTES
         if self._mode is _Mode.START:
-            return int(self._wake * 1.5 * self._window)
+            return int(self._wake * 2 * self._window)
         queue_s = 0.5 * rtt + 0.030
         if self._mode is _Mode.DRAIN:
             queue_s = 0.010 + min(rtt / 8, 0.020)
@@ -136,6 +134,12 @@ class Fair:
             short = min(max((SHARE_ENOUGH - self._look.share) / SHARE_SHORT, 0.0), 1.0)
             queue_s = (QUEUE_PART_MIN + (QUEUE_PART_MAX - QUEUE_PART_MIN) * short) * self._path.depth_s + 0.005
         return max(int(self._wake * self._base * (rtt + queue_s)), START_BYTES)
+
+    @property
+    def _wanted(self) -> float:
+        rtt = self._path.rtt_min_s or RTT_FIRST_S
+        rate = START_GAIN * self._window / rtt if self._mode is _Mode.START else self._gain * self._base
+        return max(self._wake * rate, 2 * DATAGRAM_BYTES / rtt)
 
     @property
     def _base(self) -> float:
@@ -164,7 +168,9 @@ class Fair:
     def on_feedback(self, feedback: Feedback) -> None:
         """A report came."""
         path, now = self._path, feedback.now
-        ended = path.add(feedback)
+        # A cap, too, hides what the path could carry: nothing is forgotten, and nothing grows, while one holds the lane back.
+        limited = feedback.limited or (self.cap_bytes_s is not None and self.cap_bytes_s < self._wanted)
+        ended = path.add(feedback, limited=limited)
         if feedback.rtt_s is not None:
             self._recent.append(feedback.rtt_s)
             verdict = self._look.saw(now, feedback.rtt_s, lost=feedback.lost_packets > 0, path=path)
@@ -173,12 +179,15 @@ class Fair:
         if path.rtt_min_s is None:
             return
         if self._mode is _Mode.START:
-            if not feedback.limited:
+            if not limited:
                 self._window += feedback.acked_bytes
             if len(self._recent) == 3 and self._queue_now_s > max(path.span_s / 16, 0.002):
-                self._mode = _Mode.DRAIN
-        elif self._mode is _Mode.DRAIN and feedback.in_flight_bytes <= self._base * path.rtt_min_s:
-            self._mode, self._settling = _Mode.SETTLE, SETTLE_ROUNDS
+                self._drain()
+        elif self._mode is _Mode.DRAIN:
+            # A report is held for a quarter of a round trip; what arrives meanwhile is in flight too.
+            drained = feedback.in_flight_bytes <= self._base * (path.rtt_min_s + min(path.rtt_min_s / 4, REPORT_S))
+            if drained or path.rounds - self._drain_round >= DRAIN_ROUNDS:
+                self._mode, self._settling = _Mode.SETTLE, SETTLE_ROUNDS
         if ended is not None and ended.acked:
             self._on_round(ended, now)
 
@@ -234,7 +243,10 @@ class Fair:
         elif not ended.limited:
             self._flat_rounds += 1
         if self._flat_rounds >= FLAT_ROUNDS or (lossy and flat):
-            self._mode = _Mode.DRAIN
+            self._drain()
+
+    def _drain(self) -> None:
+        self._mode, self._drain_round = _Mode.DRAIN, self._path.rounds
 
     def _judge_queue(self, ended: Round, queue_s: float) -> None:
         """Gather what speaks for a queue that others fill."""

@@ -32,10 +32,10 @@ class Round:
         self.rate_bytes_s = 0.0
         self.limited = False
 
-    def add(self, feedback: Feedback) -> None:
+    def add(self, feedback: Feedback, *, limited: bool) -> None:
         self.acked += feedback.acked_packets
         self.lost += feedback.lost_packets
-        self.limited |= feedback.limited
+        self.limited |= limited
         self.rate_bytes_s = max(self.rate_bytes_s, feedback.delivery_bytes_s)
         if feedback.rtt_s is not None:
             self.rtt_min_s = min(self.rtt_min_s, feedback.rtt_s)
@@ -124,7 +124,7 @@ class Path:
         """The shortest round trip of the last ten seconds."""
         return self._low[0][1]
 
-    def add(self, feedback: Feedback) -> Round | None:
+    def add(self, feedback: Feedback, *, limited: bool) -> Round | None:
         """A report came; returns the round that ended with it."""
         now = feedback.now
         ended = None
@@ -137,11 +137,11 @@ class Path:
                 self.rounds += 1
             while len(self._rates) > 1 and self._rates[0][0] < self.rounds - RATE_ROUNDS:
                 self._rates.popleft()
-        self.current.add(feedback)
+        self.current.add(feedback, limited=limited)
         if feedback.rtt_s is not None:
             self._add_rtt(feedback.rtt_s, now)
         rate = feedback.delivery_bytes_s
-        if rate > 0.0 and (not feedback.limited or rate > self.delivery_bytes_s):
+        if rate > 0.0 and (not limited or rate > self.delivery_bytes_s):
             while self._rates and self._rates[-1][1] <= rate:
                 self._rates.pop()
             self._rates.append((self.rounds, rate))
