@@ -9,7 +9,7 @@ from typing import Any
 from labxchange.wire.data.congestion import Controller
 from labxchange.wire.data.congestion.fair import Fair
 from tests.support.path.lane import Lane, Report
-from tests.support.path.link import Flow, Link, Train
+from tests.support.path.link import Flow, Link
 from tests.support.path.loss import Loss, Random
 from tests.support.path.tcp import Bbr, Cubic
 
@@ -68,7 +68,16 @@ def solo(
     return Run(link, [flow], rate, rtt_s)
 
 
-def shared(kinds: str, *, mbit: float = 100, rtt_s: float = 0.05, queue_bdp: float, seconds: float = 60.0, gap_s: float = 0.1, seed: int = 1) -> Run:
+def shared(
+    kinds: str,
+    *,
+    mbit: float = 100,
+    rtt_s: float = 0.05,
+    queue_bdp: float,
+    seconds: float = 60.0,
+    gap_s: float = 0.1,
+    seed: int = 1,
+) -> Run:
     """Flows through one bottleneck, each a letter: o ours, c cubic, b BBR; each begins so long after the one before."""
     rate = mbit * MBIT
     link = Link(rate_bytes_s=rate, rtt_s=rtt_s, queue_bytes=queue_bdp * rate * rtt_s)
@@ -83,7 +92,7 @@ def shared(kinds: str, *, mbit: float = 100, rtt_s: float = 0.05, queue_bdp: flo
 
 
 class LyingLane(Lane):
-    """Its receiver claims that all arrived at once, and that any wait in the queue was its own: nothing is slow, nothing waits."""
+    """Its receiver claims that all arrived as fast as it was sent, and that any wait in the queue was its own."""
 
     def report(self, now: float) -> Report:
         report = super().report(now)

@@ -25,21 +25,17 @@ from enum import Enum
 from labxchange.wire.data.congestion import Feedback
 from labxchange.wire.data.congestion.look import LOOK_GAIN, Look, Verdict
 from labxchange.wire.data.congestion.path import RTT_MEMORY_S, Path, Round
+from labxchange.wire.data.congestion.start import START_BYTES, Start
 
 DATAGRAM_BYTES = 1_200
-START_BYTES = 32 * DATAGRAM_BYTES
 RTT_FIRST_S = 0.1
 """Taken for the round trip until one was measured."""
 
-START_GAIN = 1 / math.log(2)
-"""What is paced at this many windows a round trip, with each byte acknowledged added to the window, doubles each round trip."""
-
-GROWTH, FLAT_ROUNDS = 1.25, 3
-"""Start ends when arrivals grew less than this in so many rounds."""
-
 REPORT_S = 0.010
+"""The longest that a report is held."""
+
 DRAIN_ROUNDS, SETTLE_ROUNDS = 4, 2
-"""After the drain; what is reported in these was sent before its end."""
+"""The drain takes no longer; what is reported in the rounds after it was sent before its end."""
 
 QUEUE_SHARE, QUEUE_MIN_S, QUEUE_MAX_S = 1 / 20, 0.001, 0.005
 """The queue that a lane alone keeps at 1 Gbit/s, as a part of the round trip, within these bounds."""
@@ -54,7 +50,11 @@ PROPORTIONAL, INTEGRAL = 0.5, 0.1
 """How much of a wrong queue is put right within a round trip, and how much of that stays. Smooth for ten lanes on one link."""
 
 STEADY_MAX, STEADY_MIN, INTEGRAL_MAX = 1.05, 0.75, 0.02
+"""Within these bounds, a round trip."""
+
 ROUNDS_A_CYCLE, ROUNDS_VARY = 6, 5
+"""From one push to the next: six to ten rounds."""
+
 PUSH, PUSH_MIN, PUSH_MAX, PUSH_QUEUE_S = 0.25, 0.04, 1.0, 0.012
 """Push by a quarter, but not so that the queue grows by more than 12 ms; twice as much each time that the path carried it."""
 
@@ -62,10 +62,13 @@ GREW = 0.6
 """A push was carried when arrivals grew by this part of it while hardly a queue was seen."""
 
 LOSS_MARGIN = 0.01
-CROWDED_QUEUES, CROWDED_EXCESS, CROWDED_ROUNDS = 1.5, 0.03, 10
-"""A queue that was longer than so many times the lane's own in so many rounds, shorter ones counted half, calls for a look."""
+"""More than so much beyond chance, and beyond what may be noise, is excess."""
 
-SNAP = 0.85
+CROWDED_QUEUES, CROWDED_EXCESS, CROWDED_ROUNDS = 1.5, 0.03, 10
+"""A queue of more than so many times the lane's own, or such excess loss, calls for a look after so many rounds; a round without
+counts half against it."""
+
+SNAP = 0.9
 """When less than this part of what was sent arrives through a long queue, the lane goes on at the rate of the arrivals."""
 
 CONTESTED_GAINS = (1.25, 0.75, 1.0)
@@ -76,10 +79,13 @@ SHARE_ENOUGH, SHARE_SHORT = 0.45, 0.25
 OVER = 1.25
 """While more is lost than by chance: at most this much more than what arrived lately."""
 
-LOW_GAIN = 0.97
-EXCESS = 5.0
-DIP, SHALLOW = 0.10, 0.06
+LOW_GAIN, EXCESS, DIP, SHALLOW = 0.97, 5.0, 0.10, 0.06
+"""What is lost at 97 % of the rate or less is lost by chance. What is lost beyond that lowers the rate as a queue of five such
+parts of a round trip would; where the queue is shallower than 6 % of one, a push is followed by a tenth less, to tell the two
+apart."""
+
 WAKE_MIN = 1 / 16
+"""Of the rate, while nothing is heard."""
 
 
 class _Mode(Enum):
@@ -101,8 +107,8 @@ class Fair:
         self._path = Path()
         self._look = Look()
         self._mode = _Mode.START
-        self._window = float(START_BYTES)
-        self._best, self._flat_rounds, self._drain_round, self._settling = 0.0, 0, 0, 0
+        self._start = Start()
+        self._drain_round = self._settling = 0
         self._recent: deque[float] = deque(maxlen=3)
         self._arriving: deque[float] = deque(maxlen=3)
         self._pace = 0.0
@@ -126,7 +132,7 @@ class Fair:
         if rtt is None:
             return START_BYTES
         if self._mode is _Mode.START:
-            return int(self._wake * 2 * self._window)
+            return int(self._wake * self._start.window_bytes)
         queue_s = 0.5 * rtt + 0.030
         if self._mode is _Mode.DRAIN:
             queue_s = 0.010 + min(rtt / 8, 0.020)
@@ -138,7 +144,7 @@ class Fair:
     @property
     def _wanted(self) -> float:
         rtt = self._path.rtt_min_s or RTT_FIRST_S
-        rate = START_GAIN * self._window / rtt if self._mode is _Mode.START else self._gain * self._base
+        rate = self._start.rate_bytes_s(rtt) if self._mode is _Mode.START else self._gain * self._base
         return max(self._wake * rate, 2 * DATAGRAM_BYTES / rtt)
 
     @property
@@ -180,7 +186,7 @@ class Fair:
             return
         if self._mode is _Mode.START:
             if not limited:
-                self._window += feedback.acked_bytes
+                self._start.grow(feedback.acked_bytes)
             if len(self._recent) == 3 and self._queue_now_s > max(path.span_s / 16, 0.002):
                 self._drain()
         elif self._mode is _Mode.DRAIN:
@@ -224,7 +230,8 @@ class Fair:
         if self._mode is _Mode.QUIET and queue_max_s < 2 * self._aim_s:
             path.learn_loss(ended, by_chance=False)
         if self._mode is _Mode.START:
-            self._judge_start(ended, now, lossy=lossy)
+            if self._start.is_over(ended, now, lossy=lossy):
+                self._drain()
         elif self._mode is _Mode.SETTLE:
             self._pace = self._carried
             self._settling -= 1
@@ -234,16 +241,6 @@ class Fair:
             self._judge_queue(ended, queue_s)
             self._gain = self._next_gain(ended, queue_s, now)
             self._gain_before = gain
-
-    def _judge_start(self, ended: Round, now: float, *, lossy: bool) -> None:
-        arrived = ended.acked / (now - ended.started_at)
-        flat = arrived < GROWTH * self._best
-        if not flat:
-            self._best, self._flat_rounds = arrived, 0
-        elif not ended.limited:
-            self._flat_rounds += 1
-        if self._flat_rounds >= FLAT_ROUNDS or (lossy and flat):
-            self._drain()
 
     def _drain(self) -> None:
         self._mode, self._drain_round = _Mode.DRAIN, self._path.rounds

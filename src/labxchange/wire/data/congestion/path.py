@@ -12,12 +12,17 @@ from collections import deque
 from labxchange.wire.data.congestion import Feedback
 
 ROUND_MIN_S = 0.010
+"""Shorter round trips are taken together."""
+
 RATE_ROUNDS = 10
+"""The highest delivery rate of so many is what the path delivers."""
+
 RTT_MEMORY_S = 10.0
 CHANCE_PACKETS, ALL_PACKETS = 20_000, 5_000
 """What is lost by chance is a mean over about so many packets; what is lost in all over fewer, since it is acted upon."""
 
 LOSS_MAX = 0.06
+"""What is made up for at most: lanes that all made up for what they cause themselves would cause ever more."""
 
 
 class Round:
