@@ -34,7 +34,7 @@ class _Sent:
 
 
 @dataclass(slots=True)
-class _Report:
+class Report:
     trains: list[tuple[_Sent, int]]
     arrived_at: float
     held_s: float
@@ -49,6 +49,7 @@ class Lane:
         self.control = control
         self.finished_at: float | None = None
         self.resent_packets = 0
+        self.quickest_s = float("inf")
         self.rtt_s: float | None = None
         self._left = -(-total_bytes // DATAGRAM_BYTES) if total_bytes is not None else None
         self._unacked = self._left
@@ -139,7 +140,7 @@ class Lane:
             self._left += lost
         return lost
 
-    def on_ack(self, now: float, report: _Report) -> None:
+    def on_ack(self, now: float, report: Report) -> None:
         self._heard_at = now
         acked = late = 0
         newest = report.trains[-1][0]
@@ -199,12 +200,13 @@ class Lane:
     def on_deliver(self, now: float, train: Train, kept: Sequence[int]) -> float | None:
         self._pending.append((train.content, len(kept)))
         self._arrived_at = now
+        self.quickest_s = min(self.quickest_s, now - train.content.sent_at)
         if self._report_due:
             return None
         self._report_due = True
         return now + min((self.rtt_s or 0.0) / 4, REPORT_S)
 
-    def report(self, now: float) -> _Report:
+    def report(self, now: float) -> Report:
         self._report_due = False
         trains, self._pending = self._pending, []
-        return _Report(trains, self._arrived_at, now - self._arrived_at)
+        return Report(trains, self._arrived_at, now - self._arrived_at)

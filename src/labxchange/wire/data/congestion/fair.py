@@ -10,7 +10,7 @@ Loss alone does not slow a lane down; a queue that grows does, and loss that exc
    more, and takes as much back in the next.
 4. *Contested*: a ``Look`` found others, who fill the queue whatever is done. The lane then sends at the highest rate that arrived
    in ten round trips, pushes by a quarter, and keeps in flight what a flow has that holds its part of a queue nearly as deep as
-   the deepest that was seen: less than the others where they yield to loss, more where loss goes on without end.
+   the deepest that was seen; or deeper, while the look says that it has much less than half of the link.
 
 Facts are from the drafts of BBR (rate as a windowed maximum, round trip as a minimum, pushing by a quarter), LEDBAT and Copa (a
 small queue as the aim, packets of one's own in it); ``docs/explain/rate-control.md`` has the reasons and what was measured.
@@ -23,26 +23,19 @@ from collections import deque
 from enum import Enum
 
 from labxchange.wire.data.congestion import Feedback
-from labxchange.wire.data.congestion.look import Look, Verdict
+from labxchange.wire.data.congestion.look import LOOK_GAIN, Look, Verdict
 from labxchange.wire.data.congestion.path import RTT_MEMORY_S, Path, Round
+from labxchange.wire.data.congestion.start import START_BYTES, Start
 
 DATAGRAM_BYTES = 1_200
-START_BYTES = 32 * DATAGRAM_BYTES
 RTT_FIRST_S = 0.1
 """Taken for the round trip until one was measured."""
 
-START_GAIN = 1 / math.log(2)
-"""What is paced at this many windows a round trip, with each byte acknowledged added to the window, doubles each round trip."""
+REPORT_S = 0.010
+"""The longest that a report is held."""
 
-GROWTH, FLAT_ROUNDS = 1.25, 3
-"""Start ends when arrivals grew less than this in so many rounds."""
-
-START_LOSS = 0.2
-"""Start also ends with a round that lost more than this: a queue too short to be seen overflowed. Chance loses less, and of the
-few packets of the first rounds often 10 %."""
-
-SETTLE_ROUNDS = 2
-"""After the drain; what is reported in these was sent before its end."""
+DRAIN_ROUNDS, SETTLE_ROUNDS = 4, 2
+"""The drain takes no longer; what is reported in the rounds after it was sent before its end."""
 
 QUEUE_SHARE, QUEUE_MIN_S, QUEUE_MAX_S = 1 / 20, 0.001, 0.005
 """The queue that a lane alone keeps at 1 Gbit/s, as a part of the round trip, within these bounds."""
@@ -57,7 +50,11 @@ PROPORTIONAL, INTEGRAL = 0.5, 0.1
 """How much of a wrong queue is put right within a round trip, and how much of that stays. Smooth for ten lanes on one link."""
 
 STEADY_MAX, STEADY_MIN, INTEGRAL_MAX = 1.05, 0.75, 0.02
+"""Within these bounds, a round trip."""
+
 ROUNDS_A_CYCLE, ROUNDS_VARY = 6, 5
+"""From one push to the next: six to ten rounds."""
+
 PUSH, PUSH_MIN, PUSH_MAX, PUSH_QUEUE_S = 0.25, 0.04, 1.0, 0.012
 """Push by a quarter, but not so that the queue grows by more than 12 ms; twice as much each time that the path carried it."""
 
@@ -65,21 +62,30 @@ GREW = 0.6
 """A push was carried when arrivals grew by this part of it while hardly a queue was seen."""
 
 LOSS_MARGIN = 0.01
-CROWDED_QUEUES, CROWDED_ROUNDS = 1.5, 10
-"""A queue that was longer than so many times the lane's own in so many rounds, shorter ones counted half, calls for a look."""
+"""More than so much beyond chance, and beyond what may be noise, is excess."""
 
-SNAP = 0.85
+CROWDED_QUEUES, CROWDED_EXCESS, CROWDED_ROUNDS = 1.5, 0.03, 10
+"""A queue of more than so many times the lane's own, or such excess loss, calls for a look after so many rounds; a round without
+counts half against it."""
+
+SNAP = 0.9
 """When less than this part of what was sent arrives through a long queue, the lane goes on at the rate of the arrivals."""
 
-LOOK_GAIN = 0.5
 CONTESTED_GAINS = (1.25, 0.75, 1.0)
-QUEUE_PART_MIN, QUEUE_PART_MAX = 0.9, 1.2
-"""Of the deepest queue seen: what is kept in flight against flows that yield to loss, and against flows that do not."""
+QUEUE_PART_MIN, QUEUE_PART_MAX = 0.9, 1.4
+SHARE_ENOUGH, SHARE_SHORT = 0.45, 0.25
+"""Of the deepest queue seen: what is kept in flight by a lane that has 45 % of the link, and by one that has 20 % or less."""
 
 OVER = 1.25
 """While more is lost than by chance: at most this much more than what arrived lately."""
 
+LOW_GAIN, EXCESS, DIP, SHALLOW = 0.97, 5.0, 0.10, 0.06
+"""What is lost at 97 % of the rate or less is lost by chance. What is lost beyond that lowers the rate as a queue of five such
+parts of a round trip would; where the queue is shallower than 6 % of one, a push is followed by a tenth less, to tell the two
+apart."""
+
 WAKE_MIN = 1 / 16
+"""Of the rate, while nothing is heard."""
 
 
 class _Mode(Enum):
@@ -101,8 +107,8 @@ class Fair:
         self._path = Path()
         self._look = Look()
         self._mode = _Mode.START
-        self._window = float(START_BYTES)
-        self._best, self._flat_rounds, self._settling = 0.0, 0, 0
+        self._start = Start()
+        self._drain_round = self._settling = 0
         self._recent: deque[float] = deque(maxlen=3)
         self._arriving: deque[float] = deque(maxlen=3)
         self._pace = 0.0
@@ -111,16 +117,13 @@ class Fair:
         self._push, self._before_push = PUSH, 0.0
         self._shallow_s: float | None = None
         self._crowded, self._before_crowd = 0.0, 0.0
-        self._lossy_rounds, self._lossy_part = 0, 0.0
+        self._lossy_rounds = 0
 
     # --- what is asked ------------------------------------------------------------------------------------------------
     @property
     def rate_bytes_s(self) -> float:
         """Pace at this rate."""
-        rtt = self._path.rtt_min_s or RTT_FIRST_S
-        rate = START_GAIN * self._window / rtt if self._mode is _Mode.START else self._gain * self._base
-        rate = max(self._wake * rate, 2 * DATAGRAM_BYTES / rtt)
-        return rate if self.cap_bytes_s is None else min(rate, self.cap_bytes_s)
+        return self._wanted if self.cap_bytes_s is None else min(self._wanted, self.cap_bytes_s)
 
     @property
     def window_bytes(self) -> int:
@@ -129,14 +132,20 @@ class Fair:
         if rtt is None:
             return START_BYTES
         if self._mode is _Mode.START:
-            return int(self._wake * 1.5 * self._window)
+            return int(self._wake * self._start.window_bytes)
         queue_s = 0.5 * rtt + 0.030
         if self._mode is _Mode.DRAIN:
             queue_s = 0.010 + min(rtt / 8, 0.020)
         elif self._mode is _Mode.CONTESTED:
-            stubborn = min(max(2 * self._lossy_part - 0.5, 0.0), 1.0)
-            queue_s = (QUEUE_PART_MIN + (QUEUE_PART_MAX - QUEUE_PART_MIN) * stubborn) * self._path.depth_s + 0.005
+            short = min(max((SHARE_ENOUGH - self._look.share) / SHARE_SHORT, 0.0), 1.0)
+            queue_s = (QUEUE_PART_MIN + (QUEUE_PART_MAX - QUEUE_PART_MIN) * short) * self._path.depth_s + 0.005
         return max(int(self._wake * self._base * (rtt + queue_s)), START_BYTES)
+
+    @property
+    def _wanted(self) -> float:
+        rtt = self._path.rtt_min_s or RTT_FIRST_S
+        rate = self._start.rate_bytes_s(rtt) if self._mode is _Mode.START else self._gain * self._base
+        return max(self._wake * rate, 2 * DATAGRAM_BYTES / rtt)
 
     @property
     def _base(self) -> float:
@@ -165,7 +174,9 @@ class Fair:
     def on_feedback(self, feedback: Feedback) -> None:
         """A report came."""
         path, now = self._path, feedback.now
-        ended = path.add(feedback)
+        # A cap, too, hides what the path could carry: nothing is forgotten, and nothing grows, while one holds the lane back.
+        limited = feedback.limited or (self.cap_bytes_s is not None and self.cap_bytes_s < self._wanted)
+        ended = path.add(feedback, limited=limited)
         if feedback.rtt_s is not None:
             self._recent.append(feedback.rtt_s)
             verdict = self._look.saw(now, feedback.rtt_s, lost=feedback.lost_packets > 0, path=path)
@@ -174,12 +185,15 @@ class Fair:
         if path.rtt_min_s is None:
             return
         if self._mode is _Mode.START:
-            if not feedback.limited:
-                self._window += feedback.acked_bytes
+            if not limited:
+                self._start.grow(feedback.acked_bytes)
             if len(self._recent) == 3 and self._queue_now_s > max(path.span_s / 16, 0.002):
-                self._mode = _Mode.DRAIN
-        elif self._mode is _Mode.DRAIN and feedback.in_flight_bytes <= self._base * path.rtt_min_s:
-            self._mode, self._settling = _Mode.SETTLE, SETTLE_ROUNDS
+                self._drain()
+        elif self._mode is _Mode.DRAIN:
+            # A report is held for a quarter of a round trip; what arrives meanwhile is in flight too.
+            drained = feedback.in_flight_bytes <= self._base * (path.rtt_min_s + min(path.rtt_min_s / 4, REPORT_S))
+            if drained or path.rounds - self._drain_round >= DRAIN_ROUNDS:
+                self._mode, self._settling = _Mode.SETTLE, SETTLE_ROUNDS
         if ended is not None and ended.acked:
             self._on_round(ended, now)
 
@@ -206,47 +220,46 @@ class Fair:
         lossy = ended.loss > path.loss + chance
         self._lossy_rounds = self._lossy_rounds + 1 if lossy else 0
         queue_max_s = ended.rtt_max_s - (path.rtt_min_s or 0.0)
-        if lossy and queue_max_s > self._aim_s:
+        if self._shallow_s is not None or (lossy and (queue_max_s > self._aim_s or path.excess > CROWDED_EXCESS / 2)):
             self._shallow_s = max(queue_max_s, self._shallow_s or 0.0)
         if self._gain_before >= 1.0 and not ended.limited:
             self._arriving.append(ended.rate_bytes_s)
-        if (not lossy or self._mode is _Mode.START) and queue_s < 1.5 * self._aim_s and self._gain_before <= 1.0:
-            path.learn_loss(ended)
+        low = self._mode is _Mode.START or self._gain_before <= LOW_GAIN
+        if low and not lossy and queue_s < 1.5 * self._aim_s:
+            path.learn_loss(ended, by_chance=True)
+        if self._mode is _Mode.QUIET and queue_max_s < 2 * self._aim_s:
+            path.learn_loss(ended, by_chance=False)
         if self._mode is _Mode.START:
-            self._judge_start(ended, now)
+            if self._start.is_over(ended, now, lossy=lossy):
+                self._drain()
         elif self._mode is _Mode.SETTLE:
             self._pace = self._carried
             self._settling -= 1
             self._mode = _Mode.SETTLE if self._settling else _Mode.QUIET
         elif self._mode is not _Mode.DRAIN:
             gain = self._gain
-            self._lossy_part += (lossy - self._lossy_part) / 16
             self._judge_queue(ended, queue_s)
             self._gain = self._next_gain(ended, queue_s, now)
             self._gain_before = gain
 
-    def _judge_start(self, ended: Round, now: float) -> None:
-        arrived = ended.acked / (now - ended.started_at)
-        if arrived >= GROWTH * self._best:
-            self._best, self._flat_rounds = arrived, 0
-        elif not ended.limited:
-            self._flat_rounds += 1
-        if self._flat_rounds >= FLAT_ROUNDS or ended.loss > START_LOSS:
-            self._mode = _Mode.DRAIN
+    def _drain(self) -> None:
+        self._mode, self._drain_round = _Mode.DRAIN, self._path.rounds
 
     def _judge_queue(self, ended: Round, queue_s: float) -> None:
         """Gather what speaks for a queue that others fill."""
         if self._mode is _Mode.CONTESTED or self._look.open:
             return
-        if queue_s <= CROWDED_QUEUES * self._alone_s and self._lossy_rounds < 2:
+        if queue_s <= CROWDED_QUEUES * self._alone_s and self._path.excess < CROWDED_EXCESS:
             self._crowded = max(self._crowded - 0.5, 0.0)
             return
         if not self._crowded:
             self._before_crowd = self._path.delivery_bytes_s
         self._crowded = min(self._crowded + 1.0, 2 * CROWDED_ROUNDS)
         arriving = ended.rate_bytes_s / (1.0 - self._path.loss)
-        if arriving < SNAP * self._gain_before * self._pace and not ended.limited:
+        long = queue_s > CROWDED_QUEUES * self._alone_s
+        if long and arriving < SNAP * self._gain_before * self._pace and not ended.limited:
             self._pace = arriving
+            self._path.lower(ended.rate_bytes_s)
 
     def _found(self, verdict: Verdict, now: float) -> None:
         """A look ended."""
@@ -282,23 +295,28 @@ class Fair:
 
     def _quiet_gain(self, ended: Round, queue_s: float, now: float) -> float:
         path, span_s, seen_s = self._path, self._path.span_s, max(self._queue_now_s, 0.0)
-        error = max(min((self._aim_s - seen_s) / (span_s + seen_s), 0.5), -0.5)
+        error = (self._aim_s - seen_s) / (span_s + seen_s)
+        if seen_s < self._aim_s / 2:  # a queue that is seen says it all
+            error -= EXCESS * path.excess
+        error = max(min(error, 0.5), -0.5)
         more = 0.0 if ended.limited else INTEGRAL_MAX
         self._pace = min(self._pace * (1.0 + min(INTEGRAL * error, more)), max(1.1 * self._carried, self._pace * (1 - INTEGRAL)))
         steady = min(max(1.0 + PROPORTIONAL * error, STEADY_MIN), STEADY_MAX)
-        if queue_s > 2 * self._aim_s or self._lossy_rounds >= 2 or ended.limited:
+        if queue_s > 2 * self._aim_s or ended.limited:
             self._round_of_cycle = max(self._round_of_cycle, 2)
-            return min(steady, 0.9) if self._lossy_rounds >= 2 else steady
+            return steady
         if self._round_of_cycle == 0:
             return self._begin_push(
                 ended, min(PUSH, (min(span_s / 4, PUSH_QUEUE_S, (self._shallow_s or 1.0) / 2) - queue_s) / span_s)
             )
         if self._round_of_cycle == 1:
             stale = now - path.rtt_min_at > RTT_MEMORY_S / 2
-            return 1.0 - min(min(self._push, PUSH) + (queue_s / span_s if stale else 0.0), 0.5)
+            back = min(self._push, PUSH) + (queue_s / (span_s + queue_s) if stale else 0.0)
+            shallow = self._shallow_s is not None and self._shallow_s < SHALLOW * span_s
+            return 1.0 - min(max(back, DIP if shallow else 0.0), 0.5)
         if self._round_of_cycle == 2:
             carried = ended.rate_bytes_s > self._before_push * (1.0 + GREW * self._push)
-            if carried and queue_s < self._alone_s / 4 and not self._lossy_rounds:
+            if carried and queue_s < max(self._alone_s / 4, 0.001) and path.excess < LOSS_MARGIN:
                 self._pace = max(self._pace, self._carried)
                 self._round_of_cycle = 0
                 return self._begin_push(ended, min(2 * self._push, PUSH_MAX))

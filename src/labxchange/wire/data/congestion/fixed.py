@@ -11,6 +11,9 @@ RTT_FIRST_S = 0.1
 REPORT_S = 0.010
 """How long a receiver may hold its report; what is sent meanwhile is in flight too."""
 
+FORGET = 1 / 64
+"""A way that became longer is believed after some hundred reports."""
+
 SILENT_SHARE = 1 / 8
 """Of the rate, while nothing is heard."""
 
@@ -35,10 +38,11 @@ class Fixed:
         return max(int(2 * self.rate_bytes_s * (rtt_s + REPORT_S)), WINDOW_MIN_BYTES)
 
     def on_feedback(self, feedback: Feedback) -> None:
-        """The lowest round trip counts: a queue that this rate builds must not let it build more."""
+        """The lowest round trip counts, raised slowly: a queue that this rate builds must not let it build more."""
         if feedback.rtt_s is not None:
             self._silent = False
-            self._rtt_s = feedback.rtt_s if self._rtt_s is None else min(self._rtt_s, feedback.rtt_s)
+            known_s = feedback.rtt_s if self._rtt_s is None else self._rtt_s
+            self._rtt_s = min(feedback.rtt_s, known_s + (feedback.rtt_s - known_s) * FORGET)
 
     def on_silence(self, now: float) -> None:
         """Go on, slowly, until somebody answers."""

@@ -17,6 +17,10 @@ PERIOD_S = 2.5
 
 DOUBLINGS = 2
 ROUNDS_BETWEEN = 15
+LOOK_GAIN = 0.5
+"""Of the rate, while looking."""
+
+FAIR_SHARE = 0.5
 DRAIN = 0.35
 """A queue that drains slower than this part of the time is held up by others: they have more than 30 % of the link."""
 
@@ -34,15 +38,21 @@ class Verdict(Enum):
 
 
 class Look:
-    """When to look, for how long, and what was found."""
+    """When to look, for how long, and what was found.
 
-    __slots__ = ("_asked_at", "_doublings", "_ends_at", "_lost", "_queue_s", "_started_at")
+    Attributes:
+        share: what this lane, and others of ours, have of the link, by how fast the queue drained.
+    """
+
+    __slots__ = ("_asked_at", "_doublings", "_ends_at", "_first", "_lost", "_queue_s", "_started_at", "share")
 
     def __init__(self) -> None:
         self._asked_at = 0.0
         self._doublings = 0
+        self.share = FAIR_SHARE
         self._started_at: float | None = None
         self._ends_at = 0.0
+        self._first: tuple[float, float] | None = None
         self._queue_s = 0.0
         self._lost = False
 
@@ -59,7 +69,7 @@ class Look:
         """Send half from now on."""
         rounds = min(max(queue_s / DRAIN / path.span_s, ROUNDS_MIN), ROUNDS_MAX)
         self._started_at, self._ends_at = now, now + rounds * path.span_s
-        self._queue_s, self._lost = queue_s, False
+        self._queue_s, self._lost, self._first = queue_s, False, None
 
     def yielding(self, now: float) -> bool:
         """Whether to send half."""
@@ -75,7 +85,10 @@ class Look:
         if self._started_at is None or path.rtt_min_s is None:
             return None
         self._lost |= lost
-        if now - rtt_s < self._ends_at:
+        left_at = now - rtt_s
+        if self._first is None and left_at >= self._started_at:
+            self._first = (left_at, rtt_s)
+        if left_at < self._ends_at:
             return None
         self._started_at = None
         queue_s = rtt_s - path.rtt_min_s
@@ -85,5 +98,10 @@ class Look:
             found = Verdict.LONGER
         else:
             found = Verdict.OTHERS
+        if found is Verdict.OTHERS and self._first is not None and left_at > self._first[0]:
+            drained = (self._first[1] - rtt_s) / (left_at - self._first[0])
+            self.share += (min(max(drained / (1.0 - LOOK_GAIN), 0.0), 1.0) - self.share) / 2
+        elif found is not Verdict.OTHERS:
+            self.share = FAIR_SHARE
         self._doublings = min(self._doublings + 1, DOUBLINGS) if found is Verdict.OTHERS else 0
         return found

@@ -6,17 +6,23 @@ noise. Loss counts as chance only where no queue stood. What to do with these fi
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 from labxchange.wire.data.congestion import Feedback
 
 ROUND_MIN_S = 0.010
+"""Shorter round trips are taken together."""
+
 RATE_ROUNDS = 10
+"""The highest delivery rate of so many is what the path delivers."""
+
 RTT_MEMORY_S = 10.0
-LOSS_PACKETS = 20_000
-"""Chance loss is a mean over about so many packets, and at least ten rounds."""
+CHANCE_PACKETS, ALL_PACKETS = 20_000, 5_000
+"""What is lost by chance is a mean over about so many packets; what is lost in all over fewer, since it is acted upon."""
 
 LOSS_MAX = 0.06
+"""What is made up for at most: lanes that all made up for what they cause themselves would cause ever more."""
 
 
 class Round:
@@ -31,10 +37,10 @@ class Round:
         self.rate_bytes_s = 0.0
         self.limited = False
 
-    def add(self, feedback: Feedback) -> None:
+    def add(self, feedback: Feedback, *, limited: bool) -> None:
         self.acked += feedback.acked_packets
         self.lost += feedback.lost_packets
-        self.limited |= feedback.limited
+        self.limited |= limited
         self.rate_bytes_s = max(self.rate_bytes_s, feedback.delivery_bytes_s)
         if feedback.rtt_s is not None:
             self.rtt_min_s = min(self.rtt_min_s, feedback.rtt_s)
@@ -43,6 +49,25 @@ class Round:
     @property
     def loss(self) -> float:
         return self.lost / (self.acked + self.lost)
+
+
+class _Share:
+    """What part is lost, as a mean over about so many packets or ten rounds, whatever is more."""
+
+    __slots__ = ("_packets", "lost", "sent")
+
+    def __init__(self, packets: int) -> None:
+        self._packets = packets
+        self.lost = self.sent = 0.0
+
+    @property
+    def share(self) -> float:
+        return self.lost / self.sent if self.sent else 0.0
+
+    def add(self, round_: Round) -> None:
+        packets = round_.acked + round_.lost
+        keep = 1.0 - min(packets / self._packets, 0.1)
+        self.lost, self.sent = self.lost * keep + round_.lost, self.sent * keep + packets
 
 
 class Path:
@@ -54,7 +79,7 @@ class Path:
         rtt_min_at: when it was last seen.
     """
 
-    __slots__ = ("_deep", "_lost", "_low", "_number", "_rates", "_sent", "current", "rounds", "rtt_min_at", "rtt_min_s")
+    __slots__ = ("_all", "_chance", "_deep", "_low", "_number", "_rates", "current", "rounds", "rtt_min_at", "rtt_min_s")
 
     def __init__(self) -> None:
         self.rounds = 0
@@ -63,7 +88,7 @@ class Path:
         self.current: Round | None = None
         self._number = 0
         self._rates: deque[tuple[int, float]] = deque()
-        self._lost = self._sent = 0.0
+        self._chance, self._all = _Share(CHANCE_PACKETS), _Share(ALL_PACKETS)
         self._deep: deque[tuple[float, float]] = deque()
         self._low: deque[tuple[float, float]] = deque()
 
@@ -74,8 +99,15 @@ class Path:
 
     @property
     def loss(self) -> float:
-        """The share that is lost by chance."""
-        return min(self._lost / self._sent, LOSS_MAX) if self._sent else 0.0
+        """The share that is lost by chance: what was lost while less was sent than the path carries."""
+        return min(self._chance.share, LOSS_MAX)
+
+    @property
+    def excess(self) -> float:
+        """The share that is lost beyond that, and beyond what may be noise, at the rate that is sent at."""
+        low, high = self._chance, self._all
+        noise = 2.0 * math.sqrt(max(low.share, 1e-4) * (1.0 / max(low.sent, 1.0) + 1.0 / max(high.sent, 1.0)))
+        return max(high.share - low.share - noise, 0.0)
 
     @property
     def span_s(self) -> float:
@@ -97,7 +129,7 @@ class Path:
         """The shortest round trip of the last ten seconds."""
         return self._low[0][1]
 
-    def add(self, feedback: Feedback) -> Round | None:
+    def add(self, feedback: Feedback, *, limited: bool) -> Round | None:
         """A report came; returns the round that ended with it."""
         now = feedback.now
         ended = None
@@ -110,11 +142,11 @@ class Path:
                 self.rounds += 1
             while len(self._rates) > 1 and self._rates[0][0] < self.rounds - RATE_ROUNDS:
                 self._rates.popleft()
-        self.current.add(feedback)
+        self.current.add(feedback, limited=limited)
         if feedback.rtt_s is not None:
             self._add_rtt(feedback.rtt_s, now)
         rate = feedback.delivery_bytes_s
-        if rate > 0.0 and (not feedback.limited or rate > self.delivery_bytes_s):
+        if rate > 0.0 and (not limited or rate > self.delivery_bytes_s):
             while self._rates and self._rates[-1][1] <= rate:
                 self._rates.pop()
             self._rates.append((self.rounds, rate))
@@ -135,16 +167,18 @@ class Path:
             while memory[0][0] < now - RTT_MEMORY_S:
                 memory.popleft()
 
-    def learn_loss(self, round_: Round) -> None:
-        """What was lost in this round was lost by chance."""
-        packets = round_.acked + round_.lost
-        keep = 1.0 - min(packets / LOSS_PACKETS, 0.1)
-        self._lost = self._lost * keep + round_.lost
-        self._sent = self._sent * keep + packets
+    def learn_loss(self, round_: Round, *, by_chance: bool) -> None:
+        """Count what was lost; ``by_chance`` while less was sent than the path carries, and no queue stood."""
+        (self._chance if by_chance else self._all).add(round_)
 
     def accept_rtt(self, now: float) -> None:
         """The way itself became longer: without a queue it now takes the shortest time of the last ten seconds."""
         self.rtt_min_s, self.rtt_min_at = self._low[0][1], now
+
+    def lower(self, rate_bytes_s: float) -> None:
+        """The path delivers less than it did."""
+        self._rates.clear()
+        self._rates.append((self.rounds, rate_bytes_s))
 
     def restore(self, rate_bytes_s: float) -> None:
         """What was delivered before less was sent on purpose."""
