@@ -162,7 +162,7 @@ def test_a_kill_in_the_middle_of_a_transfer(place: Path, victim: str) -> None:
         files = write_files(place / "data", many_files(40, 20_000) | {"large": many_files(1, 48 << 20)["part-000.bin"]})
         made = await ada.client.call(Verbs.share_create, paths=[str(place / "data")], to=["Bo"], title="Trial")
         await offered(bo, made)
-        started = await bo.client.call(Verbs.receive, share="Trial")
+        started = await bo.client.call(Verbs.receive, share="Trial", rate=12_000_000)  # so that there is a middle
         before = await state(bo, started.transfer, lambda info: 0 < info.done_bytes < info.bytes)
         if victim in ("sender", "both"):
             ada.kill()
