@@ -38,7 +38,7 @@ JOURNAL_SECONDS: Final = 0.5
 JOURNAL_SMALL_SECONDS: Final = 2.0
 """Many small files wait a little longer for company, because flushing costs by the file."""
 
-BATCH_FILES: Final = 2000
+BATCH_FILES: Final = 4000
 BATCH_BYTES: Final = 64 << 20
 """Small files are flushed, recorded and renamed in batches of this many files or bytes."""
 

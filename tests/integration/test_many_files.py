@@ -101,6 +101,8 @@ def test_a_hundred_thousand_files(place: Path) -> None:
         for node, peak, count in zip(nodes, peaks, counts, strict=True):
             print(f"{node.who.name}: {peak} MiB at most, flushes {count}")
         await leave(ada, bo)
+        for node in nodes:
+            node.process.wait(30)
         assert max(peaks) < LIMIT_MIB
         for count in counts:
             assert sum(count.values()) * FILES_PER_FLUSH <= FILES
