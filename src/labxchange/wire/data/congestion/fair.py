@@ -186,7 +186,7 @@ class Fair:
             return
         if self._mode is _Mode.START:
             if not limited:
-                self._start.grow(feedback.acked_bytes)
+                self._start.grow(feedback.acked_bytes / (1.0 - path.loss))  # or what is lost by chance slows the start
             if len(self._recent) == 3 and self._queue_now_s > max(path.span_s / 16, 0.002):
                 self._drain()
         elif self._mode is _Mode.DRAIN:
@@ -224,8 +224,8 @@ class Fair:
             self._shallow_s = max(queue_max_s, self._shallow_s or 0.0)
         if self._gain_before >= 1.0 and not ended.limited:
             self._arriving.append(ended.rate_bytes_s)
-        low = self._mode is _Mode.START or self._gain_before <= LOW_GAIN
-        if low and not lossy and queue_s < 1.5 * self._aim_s:
+        low = not lossy if self._mode is _Mode.START else self._gain_before <= LOW_GAIN
+        if low and queue_s < 1.5 * self._aim_s:
             path.learn_loss(ended, by_chance=True)
         if self._mode is _Mode.QUIET and queue_max_s < 2 * self._aim_s:
             path.learn_loss(ended, by_chance=False)

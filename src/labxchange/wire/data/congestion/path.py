@@ -18,8 +18,9 @@ RATE_ROUNDS = 10
 """The highest delivery rate of so many is what the path delivers."""
 
 RTT_MEMORY_S = 10.0
-CHANCE_PACKETS, ALL_PACKETS = 20_000, 5_000
-"""What is lost by chance is a mean over about so many packets; what is lost in all over fewer, since it is acted upon."""
+CHANCE_PACKETS, CHANCE_WEIGHT = 4_000, 0.25
+ALL_PACKETS, ALL_WEIGHT = 4_000, 0.1
+"""How soon a change of what is lost is believed: by chance, which few rounds tell of, and in all."""
 
 LOSS_MAX = 0.06
 """What is made up for at most: lanes that all made up for what they cause themselves would cause ever more."""
@@ -52,12 +53,12 @@ class Round:
 
 
 class _Share:
-    """What part is lost, as a mean over about so many packets or ten rounds, whatever is more."""
+    """What part is lost, as a mean in which a round weighs as its part of so many packets, and so much at most."""
 
-    __slots__ = ("_packets", "lost", "sent")
+    __slots__ = ("_packets", "_weight", "lost", "sent")
 
-    def __init__(self, packets: int) -> None:
-        self._packets = packets
+    def __init__(self, packets: int, weight: float) -> None:
+        self._packets, self._weight = packets, weight
         self.lost = self.sent = 0.0
 
     @property
@@ -66,7 +67,7 @@ class _Share:
 
     def add(self, round_: Round) -> None:
         packets = round_.acked + round_.lost
-        keep = 1.0 - min(packets / self._packets, 0.1)
+        keep = 1.0 - min(packets / self._packets, self._weight)
         self.lost, self.sent = self.lost * keep + round_.lost, self.sent * keep + packets
 
 
@@ -88,7 +89,7 @@ class Path:
         self.current: Round | None = None
         self._number = 0
         self._rates: deque[tuple[int, float]] = deque()
-        self._chance, self._all = _Share(CHANCE_PACKETS), _Share(ALL_PACKETS)
+        self._chance, self._all = _Share(CHANCE_PACKETS, CHANCE_WEIGHT), _Share(ALL_PACKETS, ALL_WEIGHT)
         self._deep: deque[tuple[float, float]] = deque()
         self._low: deque[tuple[float, float]] = deque()
 
