@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from io import BytesIO
 from pathlib import Path
 
 import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-from PIL import Image
 
 from tests.simulation.test_rate_control import BENCH, FOREIGN, bound_s, doubles, halves, transfer
 from tests.support.path.lane import Lane
@@ -67,8 +65,7 @@ def figure(path: Path, columns: Sequence[tuple[str, Run, Sequence[str]]]) -> Non
         rate.set_ylim(0, 1.35 * max(run.rate_bytes_s, run.link.rate_bytes_s) / MBIT)
         loss.set_ylim(0, 20)
         loss.set_xlabel("s")
-        if len(names) < 4:
-            rate.legend(fontsize=7, loc="upper right", ncols=3, frameon=False)
+        rate.legend(fontsize=7, loc="upper right", ncols=3, frameon=False)
         for axis in (rate, queue, loss):
             axis.grid(visible=True, lw=0.3)
             axis.tick_params(labelsize=7)
@@ -76,10 +73,8 @@ def figure(path: Path, columns: Sequence[tuple[str, Run, Sequence[str]]]) -> Non
             for axis, label in ((rate, "Mbit/s"), (queue, "queue, ms"), (loss, "lost, %")):
                 axis.set_ylabel(label, fontsize=8)
     made.tight_layout()
-    drawn = BytesIO()
-    made.savefig(drawn)
+    made.savefig(path, pil_kwargs={"optimize": True})
     plt.close(made)
-    Image.open(drawn).convert("RGB").quantize(48).save(path, optimize=True)  # a third of the size
 
 
 def draw(out: Path) -> None:

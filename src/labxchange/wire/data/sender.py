@@ -30,6 +30,9 @@ SKIP_EVERY: Final = 1000
 """Of so many numbers one on average is left out."""
 _RTO_MIN_S: Final = 0.05
 _RTO_MAX_S: Final = 2.0
+LATE: Final = -1
+"""In the place of a request: what is gone belongs to requests that were told of already."""
+
 _READ_AGAIN_S: Final = 0.0005
 
 
@@ -384,7 +387,9 @@ class Sender(Lane):
             self._events.append(Asked(request.id, tuple(request.gone)))
 
     def _drop(self, gone: Gone) -> None:
-        """Bytes that cannot be read are asked for in vain: they leave every queue."""
+        """Bytes that cannot be read leave every queue; those of requests that were told of already are told of by themselves."""
+        if any(start < gone.end and gone.start < end for start, end in self._again):
+            self._events.append(Asked(LATE, ((gone.start, gone.end),)))
         self._again = deque(piece for first, end in self._again for piece in _without(first, end, gone))
         for request in self._requests:
             kept = [piece for first, end in request.ranges for piece in _without(first, end, gone)]
