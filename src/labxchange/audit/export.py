@@ -18,6 +18,7 @@ from labxchange.audit.checkpoint import Note, Sign
 from labxchange.audit.leaf import Opening, Parsed, opened_value
 from labxchange.audit.scope import Scope
 from labxchange.encoding import b64encode, dump_json, frame
+from labxchange.errors import IntegrityError
 from labxchange.merkle import leaf_hash
 
 FORMAT = "labxtrail"
@@ -219,14 +220,26 @@ def _lines(
     yield from ({"t": "statement", "envelope": envelope.decode()} for envelope in statements)
 
 
+def _text(kept: bytes) -> str:
+    """Raises IntegrityError ``database-damaged``: entries are UTF-8 when they are written."""
+    try:
+        return kept.decode()
+    except UnicodeDecodeError:
+        raise IntegrityError(
+            "database-damaged",
+            "An entry of the audit trail is damaged on the disk.",
+            hint="Restore your last backup with `labxchange node restore`.",
+        ) from None
+
+
 def _item_lines(item: Item) -> Iterator[Mapping[str, object]]:
     if isinstance(item, Shown):
         yield {
             "t": "leaf",
             "seq": item.seq,
             "hash": b64encode(leaf_hash(item.leaf)),
-            "leaf": item.leaf.decode(),
-            "open": {one.name: [b64encode(one.salt), one.value.decode()] for one in item.openings},
+            "leaf": _text(item.leaf),
+            "open": {one.name: [b64encode(one.salt), _text(one.value)] for one in item.openings},
         }
     elif isinstance(item, Hidden) and item.level == 0:
         yield {"t": "hash", "seq": item.index, "hash": b64encode(item.hash)}
