@@ -34,7 +34,7 @@ from labxchange.files.quarantine import Quarantine, Release
 from labxchange.files.scan import scan
 from labxchange.files.verify import verify_folder
 
-SEED = int(os.environ.get("LABXCHANGE_SEED", "20261121"))
+SEED = int(os.environ.get("LABXCHANGE_SEED", "20261121"), 16)
 CASES = int(os.environ.get("LABXCHANGE_CASES", "60000"))
 
 DEVICES = ["CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$", *(f"{port}{n}" for port in ("COM", "LPT") for n in "0123456789¹²³")]

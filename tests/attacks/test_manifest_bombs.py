@@ -35,7 +35,7 @@ from labxchange.errors import LabxchangeError
 from labxchange.identity.keys import Identity
 from labxchange.identity.statement import parse, pre_authentication
 
-SEED = int(os.environ.get("LABXCHANGE_SEED", "20261121"))
+SEED = int(os.environ.get("LABXCHANGE_SEED", "20261121"), 16)
 MAX_S = 1.0
 MAX_BYTES = 64_000_000
 MIB = 1 << 20
