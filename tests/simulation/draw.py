@@ -1,19 +1,21 @@
 """Draw how rate control behaves over modelled paths, and tabulate it: ``python -m tests.simulation.draw --out DIRECTORY``.
 
 Each column is a run; its rows are the rates in Mbit/s, the wait in the queue in ms, and what was lost in %. The same runs are the
-tests of ``test_rate_control``. ``tables.txt`` holds what the page about rate control shows.
+tests of ``test_rate_control``. The tables of the page about rate control are printed.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 
 import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from PIL import Image
 
 from tests.simulation.test_rate_control import BENCH, FOREIGN, bound_s, doubles, halves, transfer
 from tests.support.path.lane import Lane
@@ -65,7 +67,8 @@ def figure(path: Path, columns: Sequence[tuple[str, Run, Sequence[str]]]) -> Non
         rate.set_ylim(0, 1.35 * max(run.rate_bytes_s, run.link.rate_bytes_s) / MBIT)
         loss.set_ylim(0, 20)
         loss.set_xlabel("s")
-        rate.legend(fontsize=7, loc="upper right", ncols=3, frameon=False)
+        if len(names) < 4:
+            rate.legend(fontsize=7, loc="upper right", ncols=3, frameon=False)
         for axis in (rate, queue, loss):
             axis.grid(visible=True, lw=0.3)
             axis.tick_params(labelsize=7)
@@ -73,8 +76,10 @@ def figure(path: Path, columns: Sequence[tuple[str, Run, Sequence[str]]]) -> Non
             for axis, label in ((rate, "Mbit/s"), (queue, "queue, ms"), (loss, "lost, %")):
                 axis.set_ylabel(label, fontsize=8)
     made.tight_layout()
-    made.savefig(path, pil_kwargs={"optimize": True})
+    drawn = BytesIO()
+    made.savefig(drawn)
     plt.close(made)
+    Image.open(drawn).convert("RGB").quantize(48).save(path, optimize=True)  # a third of the size
 
 
 def draw(out: Path) -> None:
@@ -167,7 +172,7 @@ def main() -> None:
     out = parser.parse_args().out
     out.mkdir(parents=True, exist_ok=True)
     draw(out)
-    (out / "tables.txt").write_text(tables(), encoding="utf-8")
+    print(tables())
 
 
 if __name__ == "__main__":

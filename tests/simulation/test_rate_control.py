@@ -17,7 +17,7 @@ from labxchange.wire.data.congestion.fair import Fair
 from labxchange.wire.data.congestion.fixed import Fixed
 from tests.support.path.lane import Lane
 from tests.support.path.link import Link
-from tests.support.path.loss import Bursts, Nothing, Silence
+from tests.support.path.loss import Bursts, Nothing, Random, Silence, Then
 from tests.support.path.scenario import MBIT, LyingLane, Run, shared, solo
 
 GIB = 1 << 30
@@ -147,6 +147,24 @@ def test_a_rate_that_halves_is_followed_within_a_second_or_ten_round_trips(rtt_s
 def test_a_rate_that_doubles_is_found_within_two_seconds_or_twenty_round_trips(rtt_s: float) -> None:
     run = solo(mbit=100, rtt_s=rtt_s, events=[(6, doubles)], seconds=20)
     assert run.share(0, 6 + max(2.0, 20 * rtt_s)) >= 0.96 * 2
+
+
+@pytest.mark.parametrize("rtt_s", [0.02, 0.1, 0.3])
+def test_a_path_that_begins_to_lose_by_chance_is_still_filled(rtt_s: float) -> None:
+    """More loss than before looks like excess, until less is sent and it stays."""
+    run = solo(mbit=200, rtt_s=rtt_s, loss=Then(Random(0.001, 1), 8.0, Random(0.05, 2)), seconds=24)
+    assert run.share(0, 8.0, 16.0) >= 0.93 * 0.95
+    assert run.share(0, 16.0) >= 0.97 * 0.95
+
+
+@pytest.mark.parametrize(
+    ("mbit", "rtt_s", "jitter_s"), [(1000, 0.001, 0.003), (1000, 0.1, 0.010), (100, 0.02, 0.010), (200, 0.25, 0.030)]
+)
+def test_reports_that_come_late_are_no_queue(mbit: int, rtt_s: float, jitter_s: float) -> None:
+    seconds = max(4.0, 60 * rtt_s)
+    queue_s = 0.005 if rtt_s <= 0.001 else 0.05
+    run = solo(mbit=mbit, rtt_s=rtt_s, loss=0.001, queue_s=queue_s, jitter_s=jitter_s, seconds=seconds)
+    assert run.share(0, seconds / 2) >= 0.96
 
 
 def test_ten_seconds_of_silence_are_over_in_a_few_round_trips() -> None:

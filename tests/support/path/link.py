@@ -8,6 +8,7 @@ the times that the old rate gave it, since those are fixed when it is queued.
 from __future__ import annotations
 
 import heapq
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -73,9 +74,14 @@ class Sample:
 
 
 class Link:
-    """A bottleneck of ``rate_bytes_s`` behind a drop-tail queue of ``queue_bytes``, and half of ``rtt_s`` either way."""
+    """A bottleneck of ``rate_bytes_s`` behind a drop-tail queue of ``queue_bytes``, and half of ``rtt_s`` either way.
 
-    def __init__(self, *, rate_bytes_s: float, rtt_s: float, queue_bytes: float, loss: Loss | None = None) -> None:
+    Reports come up to ``jitter_s`` late, as they do to a sender that was busy.
+    """
+
+    def __init__(
+        self, *, rate_bytes_s: float, rtt_s: float, queue_bytes: float, loss: Loss | None = None, jitter_s: float = 0.0
+    ) -> None:
         self.now = 0.0
         self.rate_bytes_s = rate_bytes_s
         self.rtt_s = rtt_s
@@ -84,6 +90,9 @@ class Link:
         self.flows: list[Flow] = []
         self.tallies: list[Tally] = []
         self.samples: list[Sample] = []
+        self._jitter_s = jitter_s
+        self._random = random.Random(7)
+        self._acks_at: list[float] = []
         self._free_at = 0.0
         self._wakes: list[int] = []
         self._heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
@@ -99,6 +108,7 @@ class Link:
         self.flows.append(flow)
         self.tallies.append(Tally())
         self._wakes.append(0)
+        self._acks_at.append(0.0)
         place = len(self.flows) - 1
         self.at(start, self._start, place)
         return place
@@ -179,7 +189,9 @@ class Link:
             self.at(max(due, self.now), self._report, place)
 
     def _report(self, place: int) -> None:
-        self.at(self.now + self.rtt_s / 2, self._ack, place, self.flows[place].report(self.now))
+        late_s = self._jitter_s * self._random.random()
+        self._acks_at[place] = max(self._acks_at[place], self.now + self.rtt_s / 2 + late_s)
+        self.at(self._acks_at[place], self._ack, place, self.flows[place].report(self.now))
 
     def _ack(self, place: int, report: Any) -> None:
         self.flows[place].on_ack(self.now, report)

@@ -79,3 +79,13 @@ class Silence:
 
     def lost(self, packets: int, now: float) -> list[int]:
         return list(range(packets)) if self._start <= now < self._end else self._otherwise.lost(packets, now)
+
+
+class Then:
+    """One model until a time, another after it."""
+
+    def __init__(self, first: Loss, at: float, second: Loss) -> None:
+        self._first, self._at, self._second = first, at, second
+
+    def lost(self, packets: int, now: float) -> list[int]:
+        return (self._first if now < self._at else self._second).lost(packets, now)

@@ -46,6 +46,7 @@ def solo(
     rtt_s: float,
     loss: Loss | float = 0.0,
     queue_s: float = 0.05,
+    jitter_s: float = 0.0,
     total_bytes: int | None = None,
     seconds: float = 1e9,
     control: Controller | None = None,
@@ -57,7 +58,7 @@ def solo(
     """One lane alone, until it is done or for so long; ``events`` happen at their times."""
     rate = mbit * MBIT
     model = Random(loss, seed) if isinstance(loss, float) else loss
-    link = Link(rate_bytes_s=rate, rtt_s=rtt_s, queue_bytes=max(queue_s * rate, 2_400), loss=model)
+    link = Link(rate_bytes_s=rate, rtt_s=rtt_s, queue_bytes=max(queue_s * rate, 2_400), loss=model, jitter_s=jitter_s)
     controller: Controller = Fair() if control is None else control
     flow = lane(controller, total_bytes=total_bytes, rate_limit=application)
     link.add(flow)

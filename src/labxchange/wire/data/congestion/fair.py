@@ -109,7 +109,6 @@ class Fair:
         self._mode = _Mode.START
         self._start = Start()
         self._drain_round = self._settling = 0
-        self._recent: deque[float] = deque(maxlen=3)
         self._arriving: deque[float] = deque(maxlen=3)
         self._pace = 0.0
         self._gain = self._gain_before = self._wake = 1.0
@@ -178,7 +177,6 @@ class Fair:
         limited = feedback.limited or (self.cap_bytes_s is not None and self.cap_bytes_s < self._wanted)
         ended = path.add(feedback, limited=limited)
         if feedback.rtt_s is not None:
-            self._recent.append(feedback.rtt_s)
             verdict = self._look.saw(now, feedback.rtt_s, lost=feedback.lost_packets > 0, path=path)
             if verdict is not None:
                 self._found(verdict, now)
@@ -186,8 +184,8 @@ class Fair:
             return
         if self._mode is _Mode.START:
             if not limited:
-                self._start.grow(feedback.acked_bytes)
-            if len(self._recent) == 3 and self._queue_now_s > max(path.span_s / 16, 0.002):
+                self._start.grow(feedback.acked_bytes / (1.0 - path.loss))  # or what is lost by chance slows the start
+            if path.queue_s > max(path.span_s / 16, 0.002) + 1.25 * path.jitter_s:
                 self._drain()
         elif self._mode is _Mode.DRAIN:
             # A report is held for a quarter of a round trip; what arrives meanwhile is in flight too.
@@ -200,15 +198,11 @@ class Fair:
     def on_silence(self, now: float) -> None:
         """Nearly stop; each round trip that is reported then doubles the rate, up to what it was."""
         self._wake = max(self._wake / 4, WAKE_MIN)
+        self._gain, self._round_of_cycle = 1.0, 2
 
     def on_new_path(self, now: float) -> None:
         """What was learned of the path is void."""
         self._begin()
-
-    @property
-    def _queue_now_s(self) -> float:
-        """The shortest wait of the last three reports: less is noise."""
-        return min(self._recent) - (self._path.rtt_min_s or 0.0) if self._recent else 0.0
 
     def _on_round(self, ended: Round, now: float) -> None:
         path, queue_s = self._path, ended.rtt_min_s - (self._path.rtt_min_s or 0.0)
@@ -224,8 +218,8 @@ class Fair:
             self._shallow_s = max(queue_max_s, self._shallow_s or 0.0)
         if self._gain_before >= 1.0 and not ended.limited:
             self._arriving.append(ended.rate_bytes_s)
-        low = self._mode is _Mode.START or self._gain_before <= LOW_GAIN
-        if low and not lossy and queue_s < 1.5 * self._aim_s:
+        low = not lossy if self._mode is _Mode.START else self._gain_before <= LOW_GAIN
+        if low and queue_s < 1.5 * self._aim_s:
             path.learn_loss(ended, by_chance=True)
         if self._mode is _Mode.QUIET and queue_max_s < 2 * self._aim_s:
             path.learn_loss(ended, by_chance=False)
@@ -294,7 +288,7 @@ class Fair:
         return self._quiet_gain(ended, queue_s, now)
 
     def _quiet_gain(self, ended: Round, queue_s: float, now: float) -> float:
-        path, span_s, seen_s = self._path, self._path.span_s, max(self._queue_now_s, 0.0)
+        path, span_s, seen_s = self._path, self._path.span_s, self._path.queue_s
         error = (self._aim_s - seen_s) / (span_s + seen_s)
         if seen_s < self._aim_s / 2:  # a queue that is seen says it all
             error -= EXCESS * path.excess
@@ -316,7 +310,7 @@ class Fair:
             return 1.0 - min(max(back, DIP if shallow else 0.0), 0.5)
         if self._round_of_cycle == 2:
             carried = ended.rate_bytes_s > self._before_push * (1.0 + GREW * self._push)
-            if carried and queue_s < max(self._alone_s / 4, 0.001) and path.excess < LOSS_MARGIN:
+            if carried and queue_s < max(self._alone_s / 4, 0.001) + path.jitter_s / 2 and path.excess < LOSS_MARGIN:
                 self._pace = max(self._pace, self._carried)
                 self._round_of_cycle = 0
                 return self._begin_push(ended, min(2 * self._push, PUSH_MAX))

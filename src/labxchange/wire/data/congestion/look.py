@@ -82,24 +82,24 @@ class Look:
 
     def saw(self, now: float, rtt_s: float, *, lost: bool, path: Path) -> Verdict | None:
         """A packet that left a round trip ago found this; the verdict, once it left at the end of the look."""
-        if self._started_at is None or path.rtt_min_s is None:
+        if self._started_at is None:
             return None
         self._lost |= lost
         left_at = now - rtt_s
         if self._first is None and left_at >= self._started_at:
-            self._first = (left_at, rtt_s)
+            self._first = (left_at, path.queue_s)
         if left_at < self._ends_at:
             return None
         self._started_at = None
-        queue_s = rtt_s - path.rtt_min_s
-        if queue_s <= MARGIN_S + 0.15 * self._queue_s:
+        queue_s = path.queue_s
+        if queue_s <= MARGIN_S + 0.15 * self._queue_s + path.jitter_s:
             found = Verdict.OURS
         elif not self._lost and path.rtt_spread_s < 0.1 * queue_s:
             found = Verdict.LONGER
         else:
             found = Verdict.OTHERS
         if found is Verdict.OTHERS and self._first is not None and left_at > self._first[0]:
-            drained = (self._first[1] - rtt_s) / (left_at - self._first[0])
+            drained = (self._first[1] - queue_s) / (left_at - self._first[0])
             self.share += (min(max(drained / (1.0 - LOOK_GAIN), 0.0), 1.0) - self.share) / 2
         elif found is not Verdict.OTHERS:
             self.share = FAIR_SHARE

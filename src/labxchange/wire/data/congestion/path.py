@@ -18,8 +18,13 @@ RATE_ROUNDS = 10
 """The highest delivery rate of so many is what the path delivers."""
 
 RTT_MEMORY_S = 10.0
-CHANCE_PACKETS, ALL_PACKETS = 20_000, 5_000
-"""What is lost by chance is a mean over about so many packets; what is lost in all over fewer, since it is acted upon."""
+CHANCE_PACKETS, CHANCE_WEIGHT = 4_000, 0.25
+ALL_PACKETS, ALL_WEIGHT = 4_000, 0.1
+"""How soon a change of what is lost is believed: by chance, which few rounds tell of, and in all."""
+
+JITTER_REPORTS = 16
+JITTER_OF_THREE = 0.75
+"""The shortest of three is about so much of the jitter above the least, when all are equally likely within bounds."""
 
 LOSS_MAX = 0.06
 """What is made up for at most: lanes that all made up for what they cause themselves would cause ever more."""
@@ -52,12 +57,12 @@ class Round:
 
 
 class _Share:
-    """What part is lost, as a mean over about so many packets or ten rounds, whatever is more."""
+    """What part is lost, as a mean in which a round weighs as its part of so many packets, and so much at most."""
 
-    __slots__ = ("_packets", "lost", "sent")
+    __slots__ = ("_packets", "_weight", "lost", "sent")
 
-    def __init__(self, packets: int) -> None:
-        self._packets = packets
+    def __init__(self, packets: int, weight: float) -> None:
+        self._packets, self._weight = packets, weight
         self.lost = self.sent = 0.0
 
     @property
@@ -66,7 +71,7 @@ class _Share:
 
     def add(self, round_: Round) -> None:
         packets = round_.acked + round_.lost
-        keep = 1.0 - min(packets / self._packets, 0.1)
+        keep = 1.0 - min(packets / self._packets, self._weight)
         self.lost, self.sent = self.lost * keep + round_.lost, self.sent * keep + packets
 
 
@@ -77,9 +82,24 @@ class Path:
         rounds: how many have ended.
         rtt_min_s: without a queue; None until something was acknowledged.
         rtt_min_at: when it was last seen.
+        jitter_s: by how much a report's round trip differs from the mean of its neighbours'.
     """
 
-    __slots__ = ("_all", "_chance", "_deep", "_low", "_number", "_rates", "current", "rounds", "rtt_min_at", "rtt_min_s")
+    __slots__ = (
+        "_all",
+        "_chance",
+        "_deep",
+        "_low",
+        "_middles",
+        "_number",
+        "_rates",
+        "_recent",
+        "current",
+        "jitter_s",
+        "rounds",
+        "rtt_min_at",
+        "rtt_min_s",
+    )
 
     def __init__(self) -> None:
         self.rounds = 0
@@ -88,9 +108,12 @@ class Path:
         self.current: Round | None = None
         self._number = 0
         self._rates: deque[tuple[int, float]] = deque()
-        self._chance, self._all = _Share(CHANCE_PACKETS), _Share(ALL_PACKETS)
+        self._chance, self._all = _Share(CHANCE_PACKETS, CHANCE_WEIGHT), _Share(ALL_PACKETS, ALL_WEIGHT)
         self._deep: deque[tuple[float, float]] = deque()
         self._low: deque[tuple[float, float]] = deque()
+        self._recent: deque[float] = deque(maxlen=3)
+        self._middles = 0
+        self.jitter_s = 0.0
 
     @property
     def delivery_bytes_s(self) -> float:
@@ -152,7 +175,20 @@ class Path:
             self._rates.append((self.rounds, rate))
         return ended
 
+    @property
+    def queue_s(self) -> float:
+        """How long packets wait now: the shortest of three reports, less what that is above the least by jitter alone."""
+        if not self._recent or self.rtt_min_s is None:
+            return 0.0
+        return max(min(self._recent) - self.rtt_min_s - JITTER_OF_THREE * self.jitter_s, 0.0)
+
     def _add_rtt(self, rtt_s: float, now: float) -> None:
+        self._recent.append(rtt_s)
+        if len(self._recent) == 3:
+            # What stands out between its neighbours: a queue that grows or drains does not.
+            before_s, middle_s, after_s = self._recent
+            self._middles += self._middles < JITTER_REPORTS
+            self.jitter_s += (abs(middle_s - (before_s + after_s) / 2.0) - self.jitter_s) / self._middles
         if self.rtt_min_s is None or rtt_s <= self.rtt_min_s:
             self.rtt_min_s, self.rtt_min_at = rtt_s, now
         elif rtt_s <= self.rtt_min_s + max(0.02 * self.rtt_min_s, 0.0005):

@@ -25,21 +25,21 @@ class Start:
     __slots__ = ("_best", "_flat_rounds", "_window")
 
     def __init__(self) -> None:
-        self._window = START_BYTES
+        self._window: float = START_BYTES
         self._best = 0.0
         self._flat_rounds = 0
 
     @property
     def window_bytes(self) -> int:
         """Twice what is paced in a round trip: the pacing is what bounds it."""
-        return 2 * self._window
+        return int(2 * self._window)
 
     def rate_bytes_s(self, rtt_s: float) -> float:
         """Pace at this rate."""
         return GAIN * self._window / rtt_s
 
-    def grow(self, acked_bytes: int) -> None:
-        """So much was acknowledged."""
+    def grow(self, acked_bytes: float) -> None:
+        """So much was acknowledged, or lost by chance."""
         self._window += acked_bytes
 
     def is_over(self, ended: Round, now: float, *, lossy: bool) -> bool:

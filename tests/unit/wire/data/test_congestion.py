@@ -1,0 +1,157 @@
+"""The parts of rate control, one by one; how they do together is for ``tests/simulation/test_rate_control.py``."""
+
+from __future__ import annotations
+
+import pytest
+
+from labxchange.wire.data.congestion import Feedback
+from labxchange.wire.data.congestion.fair import Fair
+from labxchange.wire.data.congestion.fixed import Fixed
+from labxchange.wire.data.congestion.look import PERIOD_S, Look, Verdict
+from labxchange.wire.data.congestion.path import LOSS_MAX, Path
+from labxchange.wire.data.congestion.start import START_BYTES
+
+
+def told(
+    now: float, *, rtt_s: float | None = 0.1, acked: int = 100, lost: int = 0, rate: float = 1e6, round_: int = 0
+) -> Feedback:
+    return Feedback(
+        now=now,
+        rtt_s=rtt_s,
+        acked_bytes=1_200 * acked,
+        acked_packets=acked,
+        lost_bytes=1_200 * lost,
+        lost_packets=lost,
+        delivery_bytes_s=rate,
+        in_flight_bytes=0,
+        limited=False,
+        round=round_,
+    )
+
+
+def seen(*rtts_s: float, start: float = 0.0) -> Path:
+    path = Path()
+    for number, rtt_s in enumerate(rtts_s):
+        path.add(told(start + 0.1 * number, rtt_s=rtt_s, round_=number), limited=False)
+    return path
+
+
+def test_the_delivery_rate_is_the_highest_of_ten_rounds() -> None:
+    path = Path()
+    for number, rate in enumerate([1e6, 5e6, *[2e6] * 9]):
+        path.add(told(0.1 * number, rate=rate, round_=number), limited=False)
+    assert path.delivery_bytes_s == 5e6
+    for number in range(11, 16):
+        path.add(told(0.1 * number, rate=2e6, round_=number), limited=False)
+    assert path.delivery_bytes_s == 2e6
+
+
+def test_rounds_with_little_to_send_make_it_forget_nothing() -> None:
+    path = Path()
+    path.add(told(0.0, rate=5e6), limited=False)
+    for number in range(1, 100):
+        path.add(told(0.1 * number, rate=1e5, round_=number), limited=True)
+    assert path.delivery_bytes_s == 5e6
+
+
+def test_chance_loss_is_made_up_for_within_a_bound() -> None:
+    path = Path()
+    for number in range(200):
+        ended = path.add(told(0.1 * number, lost=50, round_=number), limited=False)
+        if ended is not None:
+            path.learn_loss(ended, by_chance=True)
+    assert path.loss == LOSS_MAX
+
+
+def test_loss_beyond_chance_and_noise_is_excess() -> None:
+    path = Path()
+    for number in range(200):
+        ended = path.add(told(0.1 * number, acked=950, lost=50, round_=number), limited=False)
+        if ended is not None:
+            path.learn_loss(ended, by_chance=number % 2 == 0)
+    assert path.excess == 0.0
+    for number in range(200, 240):
+        ended = path.add(told(0.1 * number, acked=850, lost=150, round_=number), limited=False)
+        if ended is not None:
+            path.learn_loss(ended, by_chance=False)
+    assert 0.05 <= path.excess <= 0.1
+
+
+def test_a_queue_that_grows_is_no_jitter_and_jitter_is_no_queue() -> None:
+    growing = seen(*(0.1 + 0.002 * number for number in range(30)))
+    assert growing.jitter_s < 1e-9
+    assert growing.queue_s == pytest.approx(0.054)
+    shaking = seen(*(0.1 + 0.01 * (number * 7 % 10) / 10 for number in range(30)))
+    assert shaking.queue_s <= 0.003
+
+
+@pytest.mark.parametrize(
+    ("after_s", "lost", "verdict"),
+    [(0.1005, False, Verdict.OURS), (0.140, False, Verdict.OTHERS), (0.149, True, Verdict.OTHERS)],
+)
+def test_a_look_tells_whose_queue_drains(after_s: float, lost: bool, verdict: Verdict) -> None:
+    path = seen(0.1, 0.15, 0.15, 0.15)
+    look = Look()
+    look.begin(1.0, queue_s=0.05, path=path)
+    assert look.yielding(1.1)
+    assert look.saw(1.12, 0.15, lost=lost, path=path) is None
+    for number in range(4):
+        path.add(told(1.3 + 0.1 * number, rtt_s=after_s, round_=10 + number), limited=False)
+    assert look.saw(1.7, after_s, lost=lost, path=path) is verdict
+    assert not look.open
+
+
+def test_a_way_that_became_longer_is_no_queue() -> None:
+    path = Path()
+    path.rtt_min_s = 0.1
+    for number in range(4):
+        path.add(told(20.0 + 0.1 * number, rtt_s=0.150 + 0.0005 * number, round_=number), limited=False)
+    look = Look()
+    look.begin(21.0, queue_s=0.05, path=path)
+    assert look.saw(22.0, 0.15, lost=False, path=path) is Verdict.LONGER
+
+
+def test_all_lanes_of_a_machine_look_at_once_and_who_found_others_less_often() -> None:
+    path = seen(0.05)
+    early, late = Look(), Look()
+    early.due(0.1, path)
+    late.due(1.9, path)
+    times = [0.05 * number for number in range(40, 400)]
+    assert [now for now in times if early.due(now, path)] == [now for now in times if late.due(now, path)]
+    assert sum(int(now / PERIOD_S) != int((now - 0.05) / PERIOD_S) for now in times) >= 6
+
+
+def test_fair_starts_with_32_datagrams_a_round_trip_and_doubles_at_most() -> None:
+    control = Fair()
+    assert control.window_bytes == START_BYTES
+    sent = float(START_BYTES)
+    for number in range(5):
+        control.on_feedback(told(0.1 * (number + 1), acked=int(sent / 1_200), rate=sent / 0.1, round_=number))
+        grown = control.rate_bytes_s * 0.1
+        assert grown <= 2.9 * sent
+        sent = min(grown, 2 * sent)
+
+
+def test_fair_keeps_its_cap_and_nearly_stops_in_silence() -> None:
+    control = Fair(cap_bytes_s=1e6)
+    for number in range(20):
+        control.on_feedback(told(0.1 * (number + 1), acked=1_000, rate=1e7, round_=number))
+    assert control.rate_bytes_s == 1e6
+    control.cap_bytes_s = None
+    before = control.rate_bytes_s
+    for _ in range(5):
+        control.on_silence(3.0)
+    assert control.rate_bytes_s <= before / 10
+
+
+def test_fixed_keeps_its_rate_and_two_round_trips_in_flight() -> None:
+    control = Fixed(rate_bytes_s=1e7)
+    control.on_feedback(told(0.1, rtt_s=0.2))
+    assert control.rate_bytes_s == 1e7
+    assert 4.0e6 <= control.window_bytes <= 4.4e6
+    control.on_silence(1.0)
+    assert control.rate_bytes_s < 2e6
+    control.on_feedback(told(1.2, rtt_s=0.2))
+    assert control.rate_bytes_s == 1e7
+    control.on_new_path(2.0)
+    assert control.window_bytes < 4.0e6
