@@ -140,7 +140,7 @@ def test_a_node_of_another_process_is_named(folder: Path) -> None:
 
 
 def test_a_face_that_listens_hears_the_end(folder: Path) -> None:
-    """A node killed under a listening face: the face is told, and a new node answers the next call."""
+    """A node killed under a listening face: the face is told; once it has ended, a new node answers the next call."""
 
     async def story() -> None:
         home = Home(folder / "Ada")
@@ -159,7 +159,7 @@ def test_a_face_that_listens_hears_the_end(folder: Path) -> None:
                 return heard.is_set()
 
             await wait_for(said, what="a notice", timeout_s=_PATIENCE_S)
-            os.kill(_pid(home), signal.SIGKILL)
+            await _kill(face)
             async with asyncio.timeout(_PATIENCE_S):
                 with contextlib.suppress(UnavailableError):
                     await listening

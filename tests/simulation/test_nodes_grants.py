@@ -148,6 +148,27 @@ def test_an_end_that_comes_cuts_a_running_transfer_and_an_extension_lets_it_go_o
     simulate(story, tmp_path, delay_s=RTT_S / 2)
 
 
+def test_an_extension_and_a_revocation_that_come_together_end_a_transfer(tmp_path: Path) -> None:
+    """The extension begins the transfer anew and the revocation ends it before its task has run: it stands as cut, not as waiting."""
+
+    async def story(world: World) -> None:
+        ada, bo, transfer, _ = await begin(world, tmp_path / "data")
+        end = ada.wall() + 200
+        await ada.node.share_extend(share="Trial", until=end, reason="an earlier end")
+        await until(bo.node, transfer, "cut")
+        await settle(ada, bo)
+        bo.host.asleep = True
+        await ada.node.share_extend(share="Trial", until=ada.wall() + DAY_MS, reason="later after all")
+        await ada.node.share_revoke(share="Trial", reason="or not")
+        bo.host.asleep = False
+        await settle(ada, bo)
+        info = await bo.node.transfer_show(transfer=transfer)
+        assert (info.state, info.reason) == ("cut", "grant-revoked")
+        await check_exchange(ada, bo)
+
+    simulate(story, tmp_path, delay_s=RTT_S / 2)
+
+
 def test_blocking_a_contact_cuts_what_runs_at_once(tmp_path: Path) -> None:
     async def story(world: World) -> None:
         ada, bo, transfer, files = await begin(world, tmp_path / "data")

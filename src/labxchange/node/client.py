@@ -64,7 +64,8 @@ class Client:
         """Call a verb, e.g. ``call(Verbs.share_status, share="adsl")``.
 
         Raises:
-            LabxchangeError: as the verb's docstring says; UnavailableError ``node-not-running``.
+            LabxchangeError: as the verb's docstring says; UnavailableError ``node-not-running``, or ``node-ended``: before it
+                answered.
         """
         assert not args, "verbs take keywords"
         body = await self._post(f"/verbs/{verb.__name__}", msgspec.json.encode(given))
@@ -81,8 +82,11 @@ class Client:
             await ensure_running(self.home)
         try:
             answer = await self._client().post(path, content=body)
-        except httpx.TransportError as error:
+        except httpx.ConnectError as error:
             raise not_running() from error
+        except httpx.TransportError as error:
+            message = "The node ended before it answered; whether it did what was asked is not known."
+            raise UnavailableError("node-ended", message, hint="Look whether it is done, and ask again if not.") from error
         if answer.status_code != 200:
             raise _error(answer.content)
         return answer.content

@@ -77,9 +77,11 @@ _WAIT_CODES = frozenset(
 
 class _Running(msgspec.Struct, kw_only=True):
     """A transfer that has a task; ``samples`` of (loop time, verified bytes) give the rate; ``ended`` is the code with which the
-    sender's statement ended it, ``again`` that the sender is to be asked anew, ``halting`` that a person stops it."""
+    sender's statement ended it, ``again`` that the sender is to be asked anew, ``halting`` that a person stops it; a task that has
+    not ``begun`` looks at these first, and must not be cancelled: it would end before its first line."""
 
     task: asyncio.Task[None]
+    begun: bool = False
     download: Download | None = None
     samples: list[tuple[float, int]] = []
     ended: str = ""
@@ -312,7 +314,8 @@ class Receiving:
                 self._end(row.transfer, Stated(code, "The sender ended the grant."))
             elif not running.ended:
                 running.ended = code
-                running.task.cancel()
+                if running.begun:
+                    running.task.cancel()
 
     def cut_told(self, transfer: str) -> None:
         """The sender's cut came: ask whether it still holds. It may have waited for delivery while the transfer was resumed."""
@@ -358,6 +361,7 @@ class Receiving:
         """Until the transfer is over, also when the sender's statement ends it in the middle, and whatever else goes wrong: an
         error that nobody foresaw is logged and shown, and all is tried again later."""
         pause = 0.0
+        self._running[transfer].begun = True
         while True:
             try:
                 await asyncio.sleep(pause)
