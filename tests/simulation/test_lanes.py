@@ -116,7 +116,7 @@ def test_whatever_the_network_does(number: int) -> None:
 def test_the_dialling_side_moves_to_another_address(sender_dials: bool) -> None:
     """The listener follows, challenges the new address, and starts anew there; three times what came is the most until then."""
     steady = Steady(rate_bytes_s=1e6)
-    world = World(7, DATA, Weather(loss=0.01), sender_dials=sender_dials, controller=steady, audit=Audit())
+    world = World(SEED, DATA, Weather(loss=0.01), sender_dials=sender_dials, controller=steady, audit=Audit())
     ranges = ask_all(world, world.random)
     places = [("10.0.7.7", 2_000), ("10.0.7.7", 2_001), ("10.0.9.9", 2_000)]
     for at, place in zip((1.1, 2.2, 3.3), places, strict=True):

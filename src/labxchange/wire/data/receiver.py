@@ -1,8 +1,9 @@
 """The receiving end of a lane: datagrams into the assembly, reports back.
 
 A report goes out when enough came for one: after a sixteenth of a round trip, at least 2 ms and at most 20, or 1,000 packets. It
-names the last packets over and over, so that eight reports in a row must be lost before one is not told of. What was not asked
-for is dropped. Taking complete units out of the assembly is left to the worker.
+names the last packets over and over, so that eight reports in a row must be lost before one is not told of. When nothing comes
+after it, it goes out again, less and less often: it may be lost, and be the first from a new address of this end. What was not
+asked for is dropped. Taking complete units out of the assembly is left to the worker.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ from numpy.typing import NDArray
 
 from labxchange.wire.data.assembly import Assembly
 from labxchange.wire.data.datagram import BATCH_DATAGRAMS, OVERHEAD_BYTES, Kind
-from labxchange.wire.data.lane import NEVER, Address, Batch, Failed, Keys, Lane, Opened
+from labxchange.wire.data.lane import KEEPALIVE_S, NEVER, Address, Batch, Failed, Keys, Lane, Opened
 from labxchange.wire.data.status import MAP_BYTES_MAX, encode
 
 REPORT_MIN_S: Final = 0.002
 REPORT_MAX_S: Final = 0.02
 REPORT_PACKETS: Final = 1000
+AGAIN_FIRST_S: Final = 0.25
 SILENCE_MAX_S: Final = 20.0
 _REPEATS: Final = 8
 _MARGIN: Final = 256
@@ -65,6 +67,7 @@ class Receiver(Lane):
         self._report_at = NEVER
         self._reported_at = -NEVER
         self._unreported = 0
+        self._again_s = AGAIN_FIRST_S
         self._newest_of: deque[int] = deque([-1] * _REPEATS, _REPEATS)
 
     # --- in -----------------------------------------------------------------------------------------------------------
@@ -83,6 +86,7 @@ class Receiver(Lane):
         self._unreported += len(opened.rows)
         due = 0.0 if self._unreported >= REPORT_PACKETS else self._reported_at + self._interval_s
         self._report_at = min(self._report_at, max(now, due))
+        self._again_s = AGAIN_FIRST_S
 
     def _put(self, opened: Opened, rows: NDArray[np.int64]) -> None:
         """Runs of neighbours go into the assembly as one piece."""
@@ -155,7 +159,8 @@ class Receiver(Lane):
             arrived=self._seen.last(span),
         )
         self._newest_of.append(newest)
-        self._report_at, self._reported_at, self._unreported = NEVER, now, 0
+        self._report_at = now + self._again_s if self._again_s < KEEPALIVE_S else NEVER
+        self._again_s, self._reported_at, self._unreported = 2 * self._again_s, now, 0
         return self._one(Kind.STATUS, memoryview(payload), now)
 
     def _take_number(self, payload_bytes: int, now: float) -> int:
