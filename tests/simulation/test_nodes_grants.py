@@ -149,7 +149,7 @@ def test_an_end_that_comes_cuts_a_running_transfer_and_an_extension_lets_it_go_o
 
 
 def test_an_extension_and_a_revocation_that_come_together_end_a_transfer(tmp_path: Path) -> None:
-    """The extension begins the transfer anew and the revocation ends it before its task has run: it stands as cut, not as waiting."""
+    """The extension begins the transfer anew and the revocation ends it before its task has run: it is cut, and does not wait."""
 
     async def story(world: World) -> None:
         ada, bo, transfer, _ = await begin(world, tmp_path / "data")
