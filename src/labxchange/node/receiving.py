@@ -77,8 +77,8 @@ _WAIT_CODES = frozenset(
 
 class _Running(msgspec.Struct, kw_only=True):
     """A transfer that has a task; ``samples`` of (loop time, verified bytes) give the rate; ``ended`` is the code with which the
-    sender's statement ended it, ``again`` that the sender is to be asked anew, ``halting`` that a person stops it. A task that has
-    not ``begun`` looks at these first, and is not cancelled: it would end before its first line."""
+    sender's statement ended it, ``again`` that the sender is to be asked anew, ``halting`` that a person stops it. A task
+    that has not ``begun`` looks at these first, and is not cancelled: it would end before its first line."""
 
     task: asyncio.Task[None]
     begun: bool = False
