@@ -1,7 +1,7 @@
 """A lane worker: a process that moves the bytes of many lanes, ``python -m labxchange.transfer.lanes.worker CONTROL [LISTEN]``.
 
-It joins the pure lane machines to sockets and to disk. One loop runs the machines; one thread does nothing but receive into a
-ring of 32 MiB; threads read ahead, write and hash. It holds no key but those of its lanes, which came through the control socket
+It joins the pure lane machines to sockets and to disk. One loop receives, runs the machines and sends; threads read ahead, write
+and hash. It holds no key but those of its lanes, which came through the control socket
 (descriptor CONTROL) and are gone with it; it writes no store, no journal and no trail: complete chunks are reported to the node
 every 50 ms. LISTEN is this worker's socket of the node's one port. It ends when the node closes the control socket.
 """
@@ -35,6 +35,7 @@ from labxchange.transfer.lanes.gauge import Busy, Gauge
 from labxchange.transfer.lanes.ring import Ring, Row
 from labxchange.transfer.lanes.sink import LaneSink, units_of
 from labxchange.transfer.lanes.source import LaneSource
+from labxchange.transfer.lanes.wake import Wake
 from labxchange.wire.data.assembly import Assembly, Unit
 from labxchange.wire.data.congestion.fair import Fair
 from labxchange.wire.data.datagram import LaneKey, by_lane
@@ -47,8 +48,12 @@ STATS_S: Final = 0.2
 _BATCHES_A_TURN: Final = 16
 _ROWS_A_TURN: Final = 64
 _CONTROL_BYTES: Final = 1 << 20
+_FEW_DATAGRAMS: Final = 16
+_GATHER_S: Final = 0.0005
+"""A turn for each datagram costs more than the datagram: after few came, the next ones may gather for so long. The system holds
+two milliseconds' worth of a fast link, and knows when each came."""
 _SWITCH_S: Final = 0.0005
-"""Python's interpreter lock changes hands this often at least: the receiving thread must not wait 5 ms for it."""
+"""Python's interpreter lock changes hands this often at least: the loop must not wait 5 ms for it."""
 _GARBAGE: Final = 100_000
 _SIZES_IPV4: Final = (1_200, 1_472, 8_972)
 _SIZES_IPV6: Final = (1_200, 1_452, 8_952)
@@ -97,6 +102,9 @@ class Worker:
         self._closed: deque[_Job] = deque()
         self._readers = ThreadPoolExecutor(2, thread_name_prefix="read")
         self._ring = Ring()
+        self._wake = Wake()
+        self._watched: list[socket.socket | Ring | Wake] = [control, self._ring, self._wake]
+        self._gathers = False
         if listen is not None:
             self._ring.add(listen)
         self._report_at = self._stats_at = 0.0
@@ -122,17 +130,19 @@ class Worker:
         due = min(due, self._stats_at) if self._lanes else due
         if any(job.came for job in self._jobs.values()):
             due = min(due, self._report_at)
-        pause = max(min(due - now, 1.0), 0.0)
-        if pause > 0.0:
-            # Threads that bring something look at this first: what they brought before it is seen here, after it they wake us.
-            self._ring.sleeping = True
-            # select's timeout is as fine as the clock, poll's and epoll's are whole milliseconds.
-            if not (self._ring.has_rows or self._written or self._troubles or self._closed):
-                select.select([self._control.fileno(), self._ring.wake_descriptor], [], [], pause)
-                after = time.monotonic()
-                self._busy.waited(after - now, after)
-            self._ring.sleeping = False
-            self._ring.drain_wake()
+        if due <= now:
+            return
+        if self._gathers:
+            time.sleep(min(due - now, _GATHER_S))
+        # Threads that bring something look at this first: what they brought before it is seen here, after it they wake us.
+        self._wake.sleeping = True
+        pause = min(due - time.monotonic(), 1.0)
+        # select's timeout is as fine as the clock, poll's and epoll's are whole milliseconds.
+        if pause > 0.0 and not (self._ring.has_rows or self._written or self._troubles or self._closed):
+            select.select(self._watched, [], [], pause)
+        self._wake.drain()
+        after = time.monotonic()
+        self._busy.waited(after - now, after)
 
     def _due(self, lane: _Lane) -> float:
         return time.monotonic() + 0.0005 if lane.unsent is not None else lane.machine.next_timer()
@@ -195,11 +205,11 @@ class Worker:
 
     def _on_written(self, job: _Job, unit: Unit, came: list[messages.Came]) -> None:
         self._written.append((job, unit, came))
-        self._ring.wake()
+        self._wake.wake()
 
     def _on_trouble(self, job: _Job, error: LabxchangeError) -> None:
         self._troubles.append((job, error))
-        self._ring.wake()
+        self._wake.wake()
 
     def _open_lane(self, order: messages.OpenLane) -> None:
         job = self._jobs.get(order.job)
@@ -286,14 +296,15 @@ class Worker:
     def _end_sink(self, job: _Job, sink: LaneSink) -> None:
         sink.close()
         self._closed.append(job)
-        self._ring.wake()
+        self._wake.wake()
 
     # --- datagrams ----------------------------------------------------------------------------------------------------
     def _take_datagrams(self) -> None:
+        came = self._ring.fill()
         for _ in range(_ROWS_A_TURN):
             row = self._ring.take()
             if row is None:
-                return
+                break
             for lane, data in self._lanes_of(row):
                 batch = Batch(data, row.size, None if lane.own else row.source, row.at)
                 lane.machine.receive(batch, time.monotonic())
@@ -301,6 +312,8 @@ class Worker:
                     lane.machine.dropped = row.socket.drops
                     self._take_complete(lane.job)
             self._ring.done(row)
+            came += self._ring.fill()
+        self._gathers = 0 < came < _FEW_DATAGRAMS
 
     def _lanes_of(self, row: Row) -> list[tuple[_Lane, memoryview]]:
         """Which lanes a batch is for: a connected socket has one, on the listening one the ids say it."""

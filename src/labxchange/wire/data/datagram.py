@@ -72,17 +72,17 @@ class LaneKey:
 
 
 class _Nonces:
-    """Nonces of a batch, in place."""
+    """Nonces of a batch, in place: ``each`` of 12 bytes."""
 
     def __init__(self, iv: bytes) -> None:
         self._array = np.frombuffer(bytearray(iv * BATCH_DATAGRAMS), ">u4").reshape(BATCH_DATAGRAMS, 3)
         self._tail = int.from_bytes(iv[8:], "big")
-        self.view = self._array.data.cast("B")
+        view = self._array.data.cast("B")
+        self.each = [view[row * NONCE_BYTES : (row + 1) * NONCE_BYTES] for row in range(BATCH_DATAGRAMS)]
 
-    def of(self, numbers: NDArray[np.int64]) -> memoryview:
-        """12 bytes for each number, one after the other."""
+    def put(self, numbers: NDArray[np.int64]) -> None:
+        """The nonces of these numbers, in their order."""
         self._array[: len(numbers), 2] = numbers ^ self._tail
-        return self.view
 
 
 class Sealer:
@@ -97,7 +97,7 @@ class Sealer:
         self._bytes = self._headers.view(np.uint8).reshape(BATCH_DATAGRAMS, HEADER_BYTES)
         self._out = memoryview(bytearray(BATCH_BYTES + SIZE_MAX))
         self._array = np.frombuffer(self._out, np.uint8)
-        self._places: dict[int, list[tuple[memoryview, memoryview, memoryview]]] = {}
+        self._places: dict[int, list[tuple[slice, memoryview, memoryview]]] = {}
 
     def seal(self, payload: memoryview, *, kind: Kind, number: int, offset: int, size: int) -> memoryview:
         """Cut ``payload``, which begins at ``offset`` of the line, into datagrams of at most ``size`` bytes, at most 44 and
@@ -109,32 +109,31 @@ class Sealer:
         headers["kind"][:count] = kind
         headers["number"][:count] = rows + number
         headers["offset"][:count] = rows * room + offset
-        nonces, encrypt = self._nonces.of(rows + number), self._aead.encrypt_into
+        self._nonces.put(rows + number)
+        nonces, encrypt = self._nonces.each, self._aead.encrypt_into
         whole = count if length == count * room else count - 1
         self._array[: whole * size].reshape(whole, size)[:, :HEADER_BYTES] = self._bytes[:whole]
-        start = 0
-        for nonce, head, body in self._places_of(size)[:whole]:
-            encrypt(nonce, payload[start : start + room], head, body)
-            start += room
+        for nonce, (part, head, body) in zip(nonces, self._places_of(size)[:whole], strict=False):
+            encrypt(nonce, payload[part], head, body)
         end = whole * size
         if whole < count:
             self._array[end : end + HEADER_BYTES] = self._bytes[whole]
-            body_at, nonce_at = end + HEADER_BYTES, whole * NONCE_BYTES
-            begin, end = end, body_at + length - start + TAG_BYTES
-            nonce = nonces[nonce_at : nonce_at + NONCE_BYTES]
-            encrypt(nonce, payload[start:], self._out[begin:body_at], self._out[body_at:end])
+            rest, body_at = payload[whole * room :], end + HEADER_BYTES
+            begin, end = end, body_at + len(rest) + TAG_BYTES
+            encrypt(nonces[whole], rest, self._out[begin:body_at], self._out[body_at:end])
         return self._out[:end]
 
-    def _places_of(self, size: int) -> list[tuple[memoryview, memoryview, memoryview]]:
-        """Where nonce, header and body of each whole datagram lie; cut once a size, as cutting costs a tenth of sealing."""
+    def _places_of(self, size: int) -> list[tuple[slice, memoryview, memoryview]]:
+        """Where each whole datagram lies in the payload, and its header and body in what is returned; cut once a size, as cutting
+        costs a tenth of sealing."""
         known = self._places.get(size)
         if known is None:
+            room = size - OVERHEAD_BYTES
             known = self._places[size] = []
             for row in range(min(BATCH_DATAGRAMS, len(self._out) // size)):
-                begin, nonce_at = row * size, row * NONCE_BYTES
-                body = begin + HEADER_BYTES
-                nonce = self._nonces.view[nonce_at : nonce_at + NONCE_BYTES]
-                known.append((nonce, self._out[begin:body], self._out[body : begin + size]))
+                begin, body = row * size, row * size + HEADER_BYTES
+                part = slice(row * room, (row + 1) * room)
+                known.append((part, self._out[begin:body], self._out[body : begin + size]))
         return known
 
 
@@ -145,7 +144,7 @@ class Opener:
         self._aead = key.aead
         self._nonces = _Nonces(key.iv)
         self._out = memoryview(bytearray(BATCH_DATAGRAMS * SIZE_MAX))
-        self._places: dict[int, list[tuple[memoryview, memoryview]]] = {}
+        self._places: dict[int, list[tuple[slice, slice, memoryview]]] = {}
 
     def unseal(
         self, batch: memoryview, *, size: int, rows: NDArray[np.int64], numbers: NDArray[np.int64]
@@ -153,23 +152,22 @@ class Opener:
         """Open the datagrams ``rows``, at most 44, with ``numbers`` of a batch of datagrams of ``size`` bytes (the last may be
         shorter). Returns those of ``rows`` that are authentic, and a buffer, good until the next call, in which the payload of
         row r begins at ``r * (size - 36)``; where a row is not authentic, what is in its place is worthless."""
-        self._nonces.of(numbers)
+        self._nonces.put(numbers)
         decrypt, places = self._aead.decrypt_into, self._places_of(size)
+        short = len(batch) // size  # the number of the one that is shorter, if there is one
         forged: list[int] = []
-        for (nonce, _), row in zip(places, rows.tolist(), strict=False):
-            begin = row * size
-            body, cipher = begin + HEADER_BYTES, batch[begin + HEADER_BYTES : begin + size]
-            out = places[row][1]
-            if len(cipher) < size - HEADER_BYTES:
-                out = out[: len(cipher) - TAG_BYTES]
+        for nonce, row in zip(self._nonces.each, rows.tolist(), strict=False):
+            head, body, out = places[row]
+            if row == short:
+                out = out[: len(batch) - row * size - OVERHEAD_BYTES]
             try:
-                decrypt(nonce, cipher, batch[begin:body], out)
+                decrypt(nonce, batch[body], batch[head], out)
             except InvalidTag:
                 forged.append(row)
         return (rows[~np.isin(rows, forged)] if forged else rows), self._out
 
-    def _places_of(self, size: int) -> list[tuple[memoryview, memoryview]]:
-        """Where the nonces and the opened payloads lie."""
+    def _places_of(self, size: int) -> list[tuple[slice, slice, memoryview]]:
+        """Where header and body of each datagram lie in a batch, and its payload in what is returned."""
         known = self._places.get(size)
         if known is None:
             if len(self._places) >= _SIZES_KEPT:  # a peer chooses sizes as it likes
@@ -177,7 +175,8 @@ class Opener:
             room = size - OVERHEAD_BYTES
             known = self._places[size] = [
                 (
-                    self._nonces.view[row * NONCE_BYTES : (row + 1) * NONCE_BYTES],
+                    slice(row * size, row * size + HEADER_BYTES),
+                    slice(row * size + HEADER_BYTES, (row + 1) * size),
                     self._out[row * room : (row + 1) * room],
                 )
                 for row in range(BATCH_DATAGRAMS)
@@ -186,21 +185,11 @@ class Opener:
 
 
 def headers_of(batch: memoryview, size: int) -> NDArray[np.void]:
-    """The headers of a batch of datagrams of ``size`` bytes, of which the last may be shorter; a cut off rest that is no
-    datagram is left out."""
+    """The headers of a batch of datagrams of ``size`` bytes, of which the last may be shorter, where they lie; a cut off rest
+    that is no datagram is left out."""
     length = len(batch)
-    whole, rest = divmod(length, size)
-    if rest < OVERHEAD_BYTES:
-        rest = 0
-    if size < OVERHEAD_BYTES or not whole + bool(rest):
-        return np.zeros(0, HEADER)
-    out = np.empty(whole + bool(rest), HEADER)
-    raw = out.view(np.uint8).reshape(-1, HEADER_BYTES)
-    source = np.frombuffer(batch, np.uint8)
-    raw[:whole] = source[: whole * size].reshape(whole, size)[:, :HEADER_BYTES]
-    if rest:
-        raw[whole] = source[whole * size : whole * size + HEADER_BYTES]
-    return out
+    count = length // size + (length % size >= OVERHEAD_BYTES) if size >= OVERHEAD_BYTES else 0
+    return np.ndarray(count, HEADER, batch, strides=(size,)) if count else np.zeros(0, HEADER)
 
 
 def by_lane(batch: memoryview, size: int) -> list[tuple[bytes, memoryview]]:

@@ -1,22 +1,17 @@
-"""The ring between the receiving thread and the loop: nothing is lost, changed or put in another order, round after round.
-
-The thread's work is done by hand here, so that each case comes as it is meant.
-"""
+"""The ring between the sockets and the loop: nothing is lost, changed or put in another order, round after round."""
 
 from __future__ import annotations
 
 import random
-import time
-from collections.abc import Iterator
+import socket
 from typing import Any
 
 import pytest
 
-from labxchange.net.lane_socket import ROW_BYTES, LaneSocket
+from labxchange.net.lane_socket import ROW_BYTES, LaneSocket, open_lane
 from labxchange.transfer.lanes import ring as module
 from labxchange.transfer.lanes.ring import Ring, Row
 
-SLEEP = time.sleep
 Receipt = tuple[bytes, int, Any]
 
 
@@ -38,12 +33,9 @@ class Scripted(LaneSocket):
 
 
 @pytest.fixture
-def ring(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ring]:
+def ring(monkeypatch: pytest.MonkeyPatch) -> Ring:
     monkeypatch.setattr(module, "RING_BYTES", 5 * ROW_BYTES)
-    made = Ring()
-    yield made
-    made.close()
-    made._thread.join(5.0)
+    return Ring()
 
 
 def cut(row: Row) -> list[Receipt]:
@@ -53,7 +45,7 @@ def cut(row: Row) -> list[Receipt]:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_what_comes_is_taken_in_order_and_whole(ring: Ring, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+def test_what_comes_is_taken_in_order_and_whole(ring: Ring, seed: int) -> None:
     chance = random.Random(seed)
     sockets = [Scripted(), Scripted()]
     want: list[tuple[bytes, Any, LaneSocket]] = []
@@ -68,7 +60,6 @@ def test_what_comes_is_taken_in_order_and_whole(ring: Ring, monkeypatch: pytest.
             assert len(row.data) <= 2 * ROW_BYTES
             ring.done(row)
 
-    monkeypatch.setattr(module.time, "sleep", lambda _: take(2))
     for _ in range(300):
         sock = chance.choice(sockets)
         for _ in range(chance.randrange(6)):
@@ -80,9 +71,10 @@ def test_what_comes_is_taken_in_order_and_whole(ring: Ring, monkeypatch: pytest.
             sock.waiting.append((data, size if count > 1 else last, source))
             want += [(data[start : start + size], source, sock) for start in range(0, len(data), size)]
         ring._receive(sock)
-        assert not sock.waiting
+        while sock.waiting:
+            take(2)
+            ring._receive(sock)
         take(chance.randrange(4))
-    monkeypatch.setattr(module.time, "sleep", SLEEP)
     take(1_000_000)
     assert got == want
     assert ring._head > 4 * 5 * ROW_BYTES, "several times round"
@@ -100,28 +92,44 @@ def test_receipts_of_one_source_and_size_are_one_batch(ring: Ring) -> None:
     assert sizes == [(3_650, 1_200, "a"), (1_200, 1_200, "a"), (1_200, 1_200, "b")]
 
 
-def test_a_full_ring_stops_the_thread_until_something_is_taken(ring: Ring, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The system drops meanwhile, and counts; nothing that is in the ring is written over."""
-    sock, waits, marks = Scripted(), 0, list[int]()
-
-    def wait(_: float) -> None:
-        nonlocal waits
-        waits += 1
-        row = ring.take()
-        assert row is not None
+def test_a_full_ring_leaves_to_the_system_what_comes(ring: Ring) -> None:
+    """It drops meanwhile, and counts; nothing that is in the ring is written over."""
+    sock, marks, waits = Scripted(), list[int](), 0
+    sock.waiting = [(bytes([number + 1]) * 60_000, 60_000, number) for number in range(20)]
+    ring._receive(sock)
+    while (row := ring.take()) is not None:
+        waits += bool(sock.waiting) and ring.is_full
         marks.append(row.data[0])
         assert set(bytes(row.data)) == {row.data[0]}
         ring.done(row)
-
-    monkeypatch.setattr(module.time, "sleep", wait)
-    sock.waiting = [(bytes([number + 1]) * 60_000, 60_000, number) for number in range(20)]
-    ring._receive(sock)
-    monkeypatch.setattr(module.time, "sleep", SLEEP)
+        ring._receive(sock)
     assert waits
-    while (row := ring.take()) is not None:
-        marks.append(row.data[0])
-        ring.done(row)
     assert marks == list(range(1, 21))
+
+
+def test_sockets_come_and_go() -> None:
+    """What they hold is taken over, of several at once; one that is taken out is closed."""
+    ring = Ring()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as there:
+        there.bind(("127.0.0.1", 0))
+        lanes = [open_lane(there.getsockname()) for _ in range(2)]
+        for lane in lanes:
+            ring.add(lane)
+        assert ring.fill() == 0
+        for number, lane in enumerate(lanes):
+            there.sendto(bytes([number]) * 100, lane.address)
+        assert ring.fill() == 2
+        ring.remove(lanes[0])
+        assert lanes[0].fileno() == -1
+        there.sendto(b"\2" * 100, lanes[1].address)
+        assert ring.fill() == 1
+        ring.remove(lanes[1])
+        assert ring.fill() == 0
+    found = list[tuple[LaneSocket, bytes]]()
+    while (row := ring.take()) is not None:
+        found += [(row.socket, data) for data, _, _ in cut(row)]
+        ring.done(row)
+    assert {(sock, data[0], len(data)) for sock, data in found} == {(lanes[0], 0, 100), (lanes[1], 1, 100), (lanes[1], 2, 100)}
 
 
 def test_an_empty_datagram_is_a_row_without_bytes(ring: Ring) -> None:

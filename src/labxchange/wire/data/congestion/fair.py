@@ -251,7 +251,7 @@ class Fair:
         self._crowded = min(self._crowded + 1.0, 2 * CROWDED_ROUNDS)
         arriving = ended.rate_bytes_s / (1.0 - self._path.loss)
         long = queue_s > CROWDED_QUEUES * self._alone_s
-        if long and arriving < SNAP * self._gain_before * self._pace and not ended.limited:
+        if ended.rate_bytes_s and long and arriving < SNAP * self._gain_before * self._pace and not ended.limited:
             self._pace = arriving
             self._path.lower(ended.rate_bytes_s)
 
