@@ -144,6 +144,18 @@ def test_fair_keeps_its_cap_and_nearly_stops_in_silence() -> None:
     assert control.rate_bytes_s <= before / 10
 
 
+def test_rounds_of_which_no_rate_is_known_do_not_stop_a_lane() -> None:
+    """A queue that stands, and reports that say nothing of the rate: the lane slows down by what the queue says, not to nothing."""
+    fair = Fair()
+    for number in range(60):
+        fair.on_feedback(told(0.02 * number, rtt_s=0.06 if 10 < number < 15 else 0.02, round_=number))
+    steady = fair.rate_bytes_s
+    assert 0.7e6 < steady < 1.3e6
+    for number in range(60, 65):
+        fair.on_feedback(told(0.02 * number, rtt_s=0.06, rate=0.0, round_=number))
+    assert fair.rate_bytes_s > steady / 4
+
+
 def test_fixed_keeps_its_rate_and_two_round_trips_in_flight() -> None:
     control = Fixed(rate_bytes_s=1e7)
     control.on_feedback(told(0.1, rtt_s=0.2))
