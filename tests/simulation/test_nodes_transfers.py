@@ -52,6 +52,26 @@ def test_the_story_of_a_share(tmp_path: Path) -> None:
     simulate(story, tmp_path)
 
 
+def test_the_first_bytes_are_here_after_four_round_trips(tmp_path: Path) -> None:
+    """Listing and nonce, accept, lists, range: what can be asked for at once is."""
+
+    async def story(world: World) -> None:
+        ada, bo = await world.pair()
+        write_files(tmp_path / "data", {"small": bytes(1_000)})
+        await share(ada.node, bo.node, tmp_path / "data", title="Trial")
+        began = now()
+        started = await bo.node.receive(share="Trial")
+
+        async def verified() -> bool:
+            return (await bo.node.transfer_show(transfer=started.transfer)).state in ("verified", "completed")
+
+        await wait_for(verified)
+        assert 4.0 <= now() - began < 4.9
+        await until(bo.node, started.transfer, "completed")
+
+    simulate(story, tmp_path, delay_s=0.5)
+
+
 def test_a_sender_who_is_away_is_waited_for_and_the_transfer_goes_on_by_itself(tmp_path: Path) -> None:
     async def story(world: World) -> None:
         ada, bo = await world.pair()

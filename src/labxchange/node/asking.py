@@ -59,11 +59,16 @@ class Asking:
         self._inbox = inbox
 
     async def start(self, channel: Channel, row: TransferRow, grant: GrantRow, share: ShareRow) -> ShareRow:
-        """Prove possession, sign the accept, get the manifest if there is one yet."""
+        """Get the listing, prove possession, sign the accept, get the manifest if there is one yet."""
         trail = self._core.trail
         assert trail is not None
+        with self._core.database.begin() as tx:
+            listing = parse(statements.get(tx, share.listing) or b"", Listing).body
+        if _listing_limit(listing) > PAGE_BYTES:
+            await self._listing(channel, share, listing)
         async with await channel.open() as stream:
             await stream.send(encode(Begin(transfer=row.transfer)))
+            await self._listing(channel, share, listing)  # one page comes beside the nonce: each round trip counts
             nonce = decode_answer(await stream.receive(ANSWER_S))
             if isinstance(nonce, Refused):
                 raise_refused(nonce.statement, channel)
@@ -98,13 +103,11 @@ class Asking:
         assert fresh is not None
         return fresh
 
-    async def listing(self, channel: Channel, share: ShareRow) -> None:
+    async def _listing(self, channel: Channel, share: ShareRow, listing: Listing) -> None:
         with self._core.database.begin() as tx:
-            listing = parse(statements.get(tx, share.listing) or b"", Listing).body
             have = statements.body(tx, listing.body)
         if have is None:
-            limit = min(64 + 4200 * listing.files, LISTING_MAX_BYTES)
-            body = await self._body(channel, share, "listing", limit=limit)
+            body = await self._body(channel, share, "listing", limit=_listing_limit(listing))
             with ours():
                 await asyncio.to_thread(decode_files, body, listing)  # takes seconds for a million files
             with self._core.database.begin() as tx:
@@ -114,12 +117,10 @@ class Asking:
         """The manifest's digests and the chunk digests, checked; kept for the next attempt. Chunk digests that were announced
         need not come again when they are the manifest's."""
         if share.digests:
-            return self._catalog.load(share)
+            return await self._catalog.read(share)
         with self._core.database.begin() as tx:
-            listing = parse(statements.get(tx, share.listing) or b"", Listing).body
-            listed = statements.body(tx, listing.body) or b""
             manifest = parse(statements.get(tx, share.manifest) or b"", Manifest).body
-        files = await asyncio.to_thread(decode_files, listed, listing)
+        files = (await self._catalog.listed(share)).files
         length = DIGEST_BYTES * sum(-(-file.size // file.chunk_bytes) for file in files)
         # Asked for beside the manifest, not after it: each is a round trip.
         asked = None if announced else asyncio.ensure_future(self._body(channel, share, "digests", limit=length))
@@ -141,7 +142,7 @@ class Asking:
             statements.put_body(tx, body)
             fresh = replace(share, digests=statements.put_body(tx, chunk_digests))
             rows.put_share(tx, fresh)
-        return self._catalog.load(fresh)
+        return await self._catalog.read(fresh)
 
     async def follow(self, channel: Channel, share: ShareRow, download: Download) -> None:
         """While the sender hashes: hand digests to the download as they come, and settle it when the manifest is there.
@@ -182,14 +183,14 @@ class Asking:
     async def _body(self, channel: Channel, share: ShareRow, body: str, *, limit: int) -> bytes:
         """A detached body, page by page, at most ``limit`` bytes."""
         out = bytearray()
-        for number in range(limit // (1 << 20) + 1):
+        for number in range(limit // PAGE_BYTES + 1):
             request = GetPage(body=body, share=share.share, version=share.version, number=number)  # type: ignore[arg-type]
             async with await channel.open() as stream:
                 await stream.send(encode(request), end=True)
                 page = decode_answer(await stream.receive(ANSWER_S))
             if isinstance(page, Refused):
                 raise_refused(page.statement, channel)
-            if not isinstance(page, PageOf) or (len(page.data) != 1 << 20 and not page.last):
+            if not isinstance(page, PageOf) or (len(page.data) != PAGE_BYTES and not page.last):
                 raise PeerError("out-of-order", "The other node sent something else where a page was due.")
             out += page.data
             if page.last:
@@ -197,6 +198,11 @@ class Asking:
             if len(out) > limit:
                 break
         raise PeerError("body-too-large", "The other node sends more than its signed listing allows.")
+
+
+def _listing_limit(listing: Listing) -> int:
+    """Bytes that a list of so many files may take."""
+    return min(64 + 4200 * listing.files, LISTING_MAX_BYTES)
 
 
 def _check(files: Sequence[ListedFile], digests: Sequence[FileDigests], chunk_digests: bytes) -> None:

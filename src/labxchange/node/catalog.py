@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 
 import msgspec
+from msgspec.structs import replace
 
 from labxchange.dataset.listing import Line, ListedFile, Listing, decode_files
 from labxchange.dataset.manifest import FileDigests, Manifest, decode_digests
@@ -29,6 +31,16 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     chunk_digests: bytes
 
 
+class _Bodies(msgspec.Struct, frozen=True, kw_only=True):
+    """The same as the store has it."""
+
+    listing: Signed[Listing]
+    files: bytes
+    manifest: Signed[Manifest] | None = None
+    digests: bytes = b""
+    chunk_digests: bytes = b""
+
+
 class Catalog:
     """Loads and remembers."""
 
@@ -38,27 +50,40 @@ class Catalog:
 
     def load(self, row: ShareRow) -> Loaded:
         """Raises IntegrityError ``database-damaged`` when a body is not there."""
-        key = (row.listing, row.manifest + row.digests)
-        if key in self._loaded:
-            self._loaded.move_to_end(key)
-            return self._loaded[key]
-        loaded = self._load(row)
-        self._loaded[key] = loaded
+        return self._cached(row) or self._keep(row, _decoded(self._bodies(row), self._cached(_without_manifest(row))))
+
+    async def read(self, row: ShareRow) -> Loaded:
+        """The same; lists are decoded beside the loop, which takes seconds for a million files."""
+        return self._cached(row) or self._keep(
+            row, await asyncio.to_thread(_decoded, self._bodies(row), self._cached(_without_manifest(row)))
+        )
+
+    async def listed(self, row: ShareRow) -> Loaded:
+        """What the listing alone says, also where the manifest's lists are still to come."""
+        return await self.read(_without_manifest(row))
+
+    def _cached(self, row: ShareRow) -> Loaded | None:
+        found = self._loaded.get(_key(row))
+        if found is not None:
+            self._loaded.move_to_end(_key(row))
+        return found
+
+    def _keep(self, row: ShareRow, loaded: Loaded) -> Loaded:
+        self._loaded[_key(row)] = loaded
         while len(self._loaded) > _KEPT:
             self._loaded.popitem(last=False)
         return loaded
 
-    def _load(self, row: ShareRow) -> Loaded:
+    def _bodies(self, row: ShareRow) -> _Bodies:
         with self._core.database.begin() as tx:
             listing = parse(self._need(statements.get(tx, row.listing)), Listing)
-            files = decode_files(self._need(statements.body(tx, listing.body.body)), listing.body)
-            line = Line(files)
+            files = self._need(statements.body(tx, listing.body.body))
             if not row.manifest:
-                return Loaded(listing=listing, files=files, line=line, manifest=None, digests=[], chunk_digests=b"")
+                return _Bodies(listing=listing, files=files)
             manifest = parse(self._need(statements.get(tx, row.manifest)), Manifest)
-            digests = decode_digests(self._need(statements.body(tx, manifest.body.body)), manifest.body, files)
+            digests = self._need(statements.body(tx, manifest.body.body))
             chunk_digests = self._need(statements.body(tx, row.digests)) if row.digests else b""
-        return Loaded(listing=listing, files=files, line=line, manifest=manifest, digests=digests, chunk_digests=chunk_digests)
+        return _Bodies(listing=listing, files=files, manifest=manifest, digests=digests, chunk_digests=chunk_digests)
 
     def _need(self, found: bytes | None) -> bytes:
         if found is None:
@@ -68,6 +93,32 @@ class Catalog:
                 hint="Restore your last backup with `labxchange node restore`.",
             )
         return found
+
+
+def _key(row: ShareRow) -> tuple[str, str]:
+    return row.listing, row.manifest + row.digests
+
+
+def _without_manifest(row: ShareRow) -> ShareRow:
+    return replace(row, manifest="", digests="")
+
+
+def _decoded(bodies: _Bodies, listed: Loaded | None) -> Loaded:
+    """``listed``: what is known of the same listing."""
+    if listed is not None:
+        files, line = listed.files, listed.line
+    else:
+        files = decode_files(bodies.files, bodies.listing.body)
+        line = Line(files)
+    manifest = bodies.manifest
+    return Loaded(
+        listing=bodies.listing,
+        files=files,
+        line=line,
+        manifest=manifest,
+        digests=decode_digests(bodies.digests, manifest.body, files) if manifest is not None else [],
+        chunk_digests=bodies.chunk_digests,
+    )
 
 
 def whole_files(loaded: Loaded, chunks: list[Interval]) -> tuple[int, int]:

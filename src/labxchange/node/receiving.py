@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import logging
 import shutil
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +47,10 @@ from labxchange.store import statements, transfers
 from labxchange.store.shares import ShareRow
 from labxchange.store.transfers import Limits, State, TransferRow
 from labxchange.transfer.digests import ChunkDigests
-from labxchange.transfer.intervals import Interval, count
+from labxchange.transfer.intervals import count
 from labxchange.transfer.receive import Download
 from labxchange.transfer.reuse import Reuse
+from labxchange.transfer.streams import Fetching
 
 log = logging.getLogger("labxchange")
 LIVE = ("waiting", "running")
@@ -486,28 +487,25 @@ class Receiving:
             share = rows.share(tx, row.share, row.version, owner=row.peer)
         assert grant is not None
         assert share is not None
-        await self._asking.listing(channel, share)
         self._check_room(row, share)
         share = await self._asking.start(channel, row, grant, share)
-        loaded = await self._asking.digests(channel, share) if share.manifest else self._catalog.load(share)
-        with self._core.database.begin() as tx:
-            arrived = transfers.arrived_chunks(tx, row.transfer)
-            transfers.replace_arrived(tx, row.transfer, arrived)
-            released = transfers.released_files(tx, row.transfer)
+        listed = await self._catalog.listed(share)
         row = self._own(row.transfer)
         if row.state != "running":
-            event = Event.TRANSFER_RESUMED if arrived or released else Event.TRANSFER_STARTED
+            event = Event.TRANSFER_RESUMED if row.done_bytes or row.done_files else Event.TRANSFER_STARTED
             row = self._move(row, "running", event)
         with ours():
             quarantine = Quarantine(_path(row), row.transfer)
-        earlier = earlier_versions(self._core, self._catalog, row)
-        reuse = await asyncio.to_thread(Reuse, earlier) if earlier else None
         try:
-            await self._download(channel, row, share, loaded, quarantine, arrived, released, reuse)
+            digests = ChunkDigests(listed.line.chunks)
+            async with self._way(channel, row, listed, digests, quarantine) as opening:
+                loaded = await self._asking.digests(channel, share) if share.manifest else listed
+                if loaded.manifest is not None:
+                    digests.settle(loaded.chunk_digests)
+                download, path = await self._download(channel, row, share, loaded, digests, quarantine, opening)
+            await self._conclude(row, share, loaded, quarantine, download, path)
         finally:
             await asyncio.to_thread(quarantine.close)
-            if reuse is not None:
-                reuse.close()
 
     def _check_room(self, row: TransferRow, share: ShareRow) -> None:
         """Before a download is reserved, and before lists are fetched whose length follows from what is claimed to come."""
@@ -517,58 +515,82 @@ class Receiving:
         if listing.bytes - row.done_bytes > shutil.disk_usage(place).free:
             raise _no_room()
 
+    @contextlib.asynccontextmanager
+    async def _way(
+        self, channel: Channel, row: TransferRow, listed: Loaded, digests: ChunkDigests, quarantine: Quarantine
+    ) -> AsyncIterator[Awaitable[tuple[Fetching, Travelled]]]:
+        """A way to fetch, opened beside the lists that are still to come: each round trip counts. At the end no worker writes any
+        more."""
+        if listed.line.bytes - row.done_bytes > quarantine.free_bytes():
+            raise _no_room()
+        opening = asyncio.ensure_future(self._bulk.fetching(channel, row, listed.line, digests, quarantine))
+        trouble: BaseException | None = None
+        try:
+            yield opening
+        except BaseException as error:
+            trouble = error
+            raise
+        finally:
+            opening.cancel()
+            (opened,) = await asyncio.gather(opening, return_exceptions=True)
+            if not isinstance(opened, BaseException):
+                await self._bulk.fetched(row.transfer, row.peer, opened[0], error=trouble)
+
     async def _download(
         self,
         channel: Channel,
         row: TransferRow,
         share: ShareRow,
         loaded: Loaded,
+        digests: ChunkDigests,
         quarantine: Quarantine,
-        arrived: Sequence[Interval],
-        released: Sequence[Interval],
-        reuse: Reuse | None,
-    ) -> None:
-        needed = loaded.line.bytes - row.done_bytes
-        if needed > quarantine.free_bytes():
-            raise _no_room()
+        opening: Awaitable[tuple[Fetching, Travelled]],
+    ) -> tuple[Download, Travelled]:
+        with self._core.database.begin() as tx:
+            arrived = transfers.arrived_chunks(tx, row.transfer)
+            transfers.replace_arrived(tx, row.transfer, arrived)
+            released = transfers.released_files(tx, row.transfer)
         journal = TransferJournal(self._core, row, total=loaded.line.bytes, entry=self.entry, wake=self.wake)
-        digests = ChunkDigests(loaded.line.chunks, loaded.chunk_digests)
-        download = Download(
-            row.transfer,
-            files=loaded.files,
-            line=loaded.line,
-            digests=digests,
-            manifest=loaded.digests if loaded.manifest is not None else None,
-            quarantine=quarantine,
-            journal=journal,
-            arrived=arrived,
-            released=released,
-            reused_bytes=row.reused_bytes,
-            reuse=reuse,
-            on_progress=lambda: self._sample(row.transfer),
-        )
-        running = self._running.get(row.transfer)
-        if running is not None:
-            running.download = download
-            running.samples.clear()
-        self._sample(row.transfer)
-        fetching, path = await self._bulk.fetching(channel, row, loaded.line, digests, quarantine)
-        trouble: BaseException | None = None
+        earlier = earlier_versions(self._core, self._catalog, row)
+        reuse = await asyncio.to_thread(Reuse, earlier) if earlier else None
         try:
+            download = Download(
+                row.transfer,
+                files=loaded.files,
+                line=loaded.line,
+                digests=digests,
+                manifest=loaded.digests if loaded.manifest is not None else None,
+                quarantine=quarantine,
+                journal=journal,
+                arrived=arrived,
+                released=released,
+                reused_bytes=row.reused_bytes,
+                reuse=reuse,
+                on_progress=lambda: self._sample(row.transfer),
+            )
+            running = self._running.get(row.transfer)
+            if running is not None:
+                running.download = download
+                running.samples.clear()
+            self._sample(row.transfer)
+            fetching, path = await opening
             if loaded.manifest is not None:
                 await download.run(fetching)
             else:
                 await _both(download.run(fetching), self._asking.follow(channel, share, download))
-        except BaseException as error:
-            trouble = error
-            raise
         finally:
-            await self._bulk.fetched(row.transfer, row.peer, fetching, error=trouble)
+            if reuse is not None:
+                reuse.close()
+        journal.finish(download.done_bytes)
+        return download, path
+
+    async def _conclude(
+        self, row: TransferRow, share: ShareRow, loaded: Loaded, quarantine: Quarantine, download: Download, path: Travelled
+    ) -> None:
         if loaded.manifest is None:
             with self._core.database.begin() as tx:
                 share = rows.share(tx, row.share, row.version, owner=row.peer) or share
-            loaded = self._catalog.load(share)
-        journal.finish(download.done_bytes)
+            loaded = await self._catalog.read(share)
         if not download.findings:
             await asyncio.to_thread(quarantine.discard)  # nothing is in it any more
         row = self._own(row.transfer)
