@@ -145,7 +145,7 @@ def test_fair_keeps_its_cap_and_nearly_stops_in_silence() -> None:
 
 
 def test_rounds_of_which_no_rate_is_known_do_not_stop_a_lane() -> None:
-    """A queue that stands, and reports that say nothing of the rate: the lane slows down by what the queue says, not to nothing."""
+    """A queue that stands, and reports that say nothing of the rate: the lane slows down as the queue says, not to nothing."""
     fair = Fair()
     for number in range(60):
         fair.on_feedback(told(0.02 * number, rtt_s=0.06 if 10 < number < 15 else 0.02, round_=number))
