@@ -19,7 +19,15 @@ from labxchange.store import statements
 from labxchange.store.people import Contact
 from labxchange.store.shares import ShareRow
 from labxchange.transfer.digests import ChunkDigests
-from labxchange.wire.control.messages import PAGE_BYTES, Announced, GetDigests, GetPage, PageOf, encode
+from labxchange.wire.control.messages import (
+    FIRST_DIGESTS_BYTES,
+    PAGE_BYTES,
+    Announced,
+    GetDigests,
+    GetPage,
+    PageOf,
+    encode,
+)
 
 _LOOK_S = 0.25
 """What was hashed meanwhile is told together."""
@@ -68,7 +76,8 @@ class Answering:
             loaded = self._catalog.load(share)
             assert loaded.manifest is not None
             manifest = loaded.manifest.envelope
-        return Announced(data=known.run(request.first_chunk, limit_bytes=PAGE_BYTES), manifest=manifest)
+        limit = PAGE_BYTES if request.first_chunk else FIRST_DIGESTS_BYTES
+        return Announced(data=known.run(request.first_chunk, limit_bytes=limit), manifest=manifest)
 
     def known(self, share: ShareRow) -> ChunkDigests:
         """The chunk digests of an own share version as far as they are known.

@@ -1,8 +1,9 @@
 """What a recipient asks the sender of a share version: its listing, to start, its manifest and digests; each checked and kept.
 
-While the sender hashes, ``follow`` asks for digests as they come and hands them to the download, and settles it when the manifest
-is there: digests that were announced otherwise are replaced by those that the manifest names. Rules: a list is as long as the
-signed listing demands, page by page; a sender that has nothing new is asked again, not at once. Fetching is left to ``transfer``.
+``follow`` asks for digests, as they come while the sender hashes, and hands them to the download, and settles it when the lists of
+the manifest are there: digests that were announced otherwise are replaced by those that the manifest names. Rules: a list is as
+long as the signed listing demands, page by page; a sender that has nothing new is asked again, not at once. Fetching is left to
+``transfer``.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from labxchange.store.shares import GrantRow, ShareRow
 from labxchange.store.transfers import TransferRow
 from labxchange.transfer.receive import Download
 from labxchange.wire.control.messages import (
+    FIRST_DIGESTS_BYTES,
     PAGE_BYTES,
     Accepting,
     Announced,
@@ -113,39 +115,8 @@ class Asking:
             with self._core.database.begin() as tx:
                 statements.put_body(tx, body)
 
-    async def digests(self, channel: Channel, share: ShareRow, *, announced: bytes = b"") -> Loaded:
-        """The manifest's digests and the chunk digests, checked; kept for the next attempt. Chunk digests that were announced
-        need not come again when they are the manifest's."""
-        if share.digests:
-            return await self._catalog.read(share)
-        with self._core.database.begin() as tx:
-            manifest = parse(statements.get(tx, share.manifest) or b"", Manifest).body
-        files = (await self._catalog.listed(share)).files
-        length = DIGEST_BYTES * sum(-(-file.size // file.chunk_bytes) for file in files)
-        # Asked for beside the manifest, not after it: each is a round trip.
-        asked = None if announced else asyncio.ensure_future(self._body(channel, share, "digests", limit=length))
-        try:
-            body = await self._body(channel, share, "manifest", limit=16 + 80 * len(files))
-            digests = await asyncio.to_thread(decode_digests, body, manifest, files)
-            if asked is None and not _agree(files, digests, announced):
-                asked = asyncio.ensure_future(self._body(channel, share, "digests", limit=length))
-            chunk_digests = announced if asked is None else await asked
-        finally:
-            if asked is not None:
-                asked.cancel()
-                await asyncio.gather(asked, return_exceptions=True)
-        if asked is not None:
-            if len(chunk_digests) != length:
-                raise IntegrityError("chunk-digests", "The list of chunk digests has another length than the listing demands.")
-            _check(files, digests, chunk_digests)
-        with self._core.database.begin() as tx:
-            statements.put_body(tx, body)
-            fresh = replace(share, digests=statements.put_body(tx, chunk_digests))
-            rows.put_share(tx, fresh)
-        return await self._catalog.read(fresh)
-
     async def follow(self, channel: Channel, share: ShareRow, download: Download) -> None:
-        """While the sender hashes: hand digests to the download as they come, and settle it when the manifest is there.
+        """Hand digests to the download as they come, a few first so that it can begin, and settle it when the manifest is there.
 
         Raises:
             RefusedError: the sender's word, also that its hashing failed.
@@ -158,16 +129,38 @@ class Asking:
             if rest or first + count > chunks:
                 raise PeerError("digests-malformed", "The other node announces digests that its listing has no chunks for.")
             download.announce(first, told.data)
+            is_full = len(told.data) >= (PAGE_BYTES if first else FIRST_DIGESTS_BYTES)
             first += count
             if told.manifest and first == chunks:
                 break
             if told.manifest and not count:
                 raise PeerError("digests-withheld", "The other node has a manifest and withholds digests of it.")
-            if len(told.data) < PAGE_BYTES:
+            if not told.manifest and not is_full:
                 await asyncio.sleep(_PACE_S if count else _AGAIN_S)
-        share = self._take(told.manifest, share)
-        loaded = await self.digests(channel, share, announced=bytes(download.digests.view))
+        loaded = await self._lists(channel, self._take(told.manifest, share), bytes(download.digests.view))
         download.settle(loaded.digests, loaded.chunk_digests)
+
+    async def _lists(self, channel: Channel, share: ShareRow, announced: bytes) -> Loaded:
+        """The manifest's digests and the chunk digests, checked; kept for the next attempt. The latter come again only when they
+        were announced otherwise than the manifest has them."""
+        if share.digests:
+            return await self._catalog.read(share)
+        with self._core.database.begin() as tx:
+            manifest = parse(statements.get(tx, share.manifest) or b"", Manifest).body
+        files = (await self._catalog.listed(share)).files
+        body = await self._body(channel, share, "manifest", limit=16 + 80 * len(files))
+        digests = await asyncio.to_thread(decode_digests, body, manifest, files)
+        chunk_digests = announced
+        if not _agree(files, digests, announced):
+            chunk_digests = await self._body(channel, share, "digests", limit=len(announced))
+            if len(chunk_digests) != len(announced):
+                raise IntegrityError("chunk-digests", "The list of chunk digests has another length than the listing demands.")
+            _check(files, digests, chunk_digests)
+        with self._core.database.begin() as tx:
+            statements.put_body(tx, body)
+            fresh = replace(share, digests=statements.put_body(tx, chunk_digests))
+            rows.put_share(tx, fresh)
+        return await self._catalog.read(fresh)
 
     async def _announced(self, channel: Channel, share: ShareRow, first: int) -> Announced:
         request = GetDigests(share=share.share, version=share.version, first_chunk=first)

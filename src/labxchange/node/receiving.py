@@ -499,7 +499,7 @@ class Receiving:
         try:
             digests = ChunkDigests(listed.line.chunks)
             async with self._way(channel, row, listed, digests, quarantine) as opening:
-                loaded = await self._asking.digests(channel, share) if share.manifest else listed
+                loaded = await self._catalog.read(share) if share.digests else listed
                 if loaded.manifest is not None:
                     digests.settle(loaded.chunk_digests)
                 download, path = await self._download(channel, row, share, loaded, digests, quarantine, opening)

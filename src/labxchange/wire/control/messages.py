@@ -16,6 +16,7 @@ from labxchange.wire.data.datagram import Cipher
 
 MESSAGE_MAX_BYTES = (1 << 20) + (1 << 16)
 PAGE_BYTES = 1 << 20
+FIRST_DIGESTS_BYTES = 1 << 13
 PIECE_BYTES = 1 << 18
 MAX_STATEMENTS = 64
 GONE_MAX = 4096
@@ -58,8 +59,8 @@ class GetPage(Message, frozen=True, kw_only=True, tag="get-page"):
 
 
 class GetDigests(Message, frozen=True, kw_only=True, tag="get-digests"):
-    """The digests of the chunks from ``first_chunk`` on, as far as they are known by now. Answer: Announced, at the latest after
-    some 20 s, or Refused."""
+    """The digests of the chunks from ``first_chunk`` on, as far as they are known by now: from chunk 0 on at most 256, which come
+    in one round trip, later a page. Answer: Announced, at the latest after some 20 s, or Refused."""
 
     share: Id
     version: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]

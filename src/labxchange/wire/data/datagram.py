@@ -71,6 +71,15 @@ class LaneKey:
         self.iv = secret[32:]
 
 
+Offsets = int | NDArray[np.int64]
+"""Where in the line datagrams begin: one after the other from there on, or each at a place of its own."""
+
+
+def offsets_of(offset: Offsets, count: int, room: int) -> NDArray[np.int64]:
+    """The place of each."""
+    return offset if isinstance(offset, np.ndarray) else _ROWS[:count] * room + offset
+
+
 class _Nonces:
     """Nonces of a batch, in place: ``each`` of 12 bytes."""
 
@@ -99,7 +108,7 @@ class Sealer:
         self._array = np.frombuffer(self._out, np.uint8)
         self._places: dict[int, list[tuple[slice, memoryview, memoryview]]] = {}
 
-    def seal(self, payload: memoryview, *, kind: Kind, number: int, offset: int, size: int) -> memoryview:
+    def seal(self, payload: memoryview, *, kind: Kind, number: int, offset: Offsets, size: int) -> memoryview:
         """Cut ``payload``, which begins at ``offset`` of the line, into datagrams of at most ``size`` bytes, at most 44 and
         together at most 65,000 bytes, with the packet numbers from ``number`` on. They lie one after the other in what is
         returned, which is good until the next call."""
@@ -108,7 +117,7 @@ class Sealer:
         headers, rows = self._headers, _ROWS[:count]
         headers["kind"][:count] = kind
         headers["number"][:count] = rows + number
-        headers["offset"][:count] = rows * room + offset
+        headers["offset"][:count] = offsets_of(offset, count, room)
         self._nonces.put(rows + number)
         nonces, encrypt = self._nonces.each, self._aead.encrypt_into
         whole = count if length == count * room else count - 1

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labxchange.errors import PeerError
-from labxchange.wire.data.datagram import OVERHEAD_BYTES
+from labxchange.wire.data.datagram import OVERHEAD_BYTES, Offsets, offsets_of
 from labxchange.wire.data.status import Status
 
 RING: Final = 1 << 18
@@ -94,9 +94,9 @@ class Recovery:
         self._length[self.next % RING] = self._size[self.next % RING] = 0
         self.next += 1
 
-    def sent(self, count: int, *, offset: int, length: int, room: int, now: float) -> None:
-        """``count`` packets went out, with the ``length`` bytes of the line from ``offset`` on, ``room`` bytes each but the last;
-        of a packet without data the length is 0 and ``room`` what it weighs."""
+    def sent(self, count: int, *, offset: Offsets, length: int, room: int, now: float) -> None:
+        """``count`` packets went out, with ``length`` bytes of the line from ``offset`` on, ``room`` bytes each but the last; of
+        a packet without data the length is 0 and ``room`` what it weighs."""
         if not self.in_flight_packets:
             self._marks.clear()  # after a pause the rate is measured anew
         numbers = np.arange(self.next, self.next + count)
@@ -105,7 +105,7 @@ class Recovery:
         sizes = (lengths if length else np.full(count, room, np.int32)) + OVERHEAD_BYTES
         self._state[at] = _FLYING
         self._sent_at[at] = now
-        self._offset[at] = offset + np.arange(count) * room
+        self._offset[at] = offsets_of(offset, count, room)
         self._length[at] = lengths
         self._size[at] = sizes
         self.next += count

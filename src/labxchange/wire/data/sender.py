@@ -15,9 +15,10 @@ from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 import msgspec
+import numpy as np
 
 from labxchange.wire.data.congestion import Controller, Feedback
-from labxchange.wire.data.datagram import BATCH_BYTES, BATCH_DATAGRAMS, OVERHEAD_BYTES, SIZES, Kind
+from labxchange.wire.data.datagram import BATCH_BYTES, BATCH_DATAGRAMS, OVERHEAD_BYTES, SIZES, Kind, Offsets
 from labxchange.wire.data.lane import NEVER, Address, Asked, Batch, Failed, Keys, Lane, Opened
 from labxchange.wire.data.recovery import LATE_ROUND_TRIPS, Recovery
 from labxchange.wire.data.status import decode
@@ -109,6 +110,8 @@ class Sender(Lane):
         self._read = read
         self._requests: deque[_Request] = deque()
         self._again: deque[tuple[int, int]] = deque()
+        self._lost = memoryview(bytearray(BATCH_BYTES))
+        self._taken = 0
         self._next_send = now
         self._skip_in = self._draw_skip()
         self._limited = True
@@ -247,8 +250,11 @@ class Sender(Lane):
             self.is_dead = True
             self._events.append(Failed("lane-silent", "The other node was not heard on the lane."))
             return
-        self._rto_times += 1
         self._again.extend(self.recovery.give_up(sent_before=now))
+        if not self._again:  # challenges and probes: how fast the path is was not asked
+            self._rto_at, self._tail_at = now + _RTO_MAX_S, NEVER
+            return
+        self._rto_times += 1
         self.controller.on_silence(now)
         if self._rto_times >= 3 and self.size != SIZES[0]:  # a path that carries small datagrams only looks like this
             self.size, self._probe_tries, self._probe_at = SIZES[0], 0, now + 1.0
@@ -336,8 +342,9 @@ class Sender(Lane):
         if not self._proven:
             limit = min(limit, self._credit // self.size)
         again = bool(self._again)
+        offset: Offsets
         try:
-            offset, payload = self._next_payload(limit * room)
+            offset, payload = self._lost_payload(limit, room) if again else self._next_payload(limit * room)
         except Gone as gone:
             self._drop(gone)
             return None
@@ -366,19 +373,45 @@ class Sender(Lane):
 
     def _next_payload(self, length: int) -> tuple[int, memoryview]:
         """Up to ``length`` bytes that are next, read; the range is taken off only then."""
-        queue = self._again
-        if not queue:
-            self._finish()
-            if not self._requests:
-                return 0, memoryview(b"")
-            queue = self._requests[0].ranges
+        self._finish()
+        if not self._requests:
+            return 0, memoryview(b"")
+        queue = self._requests[0].ranges
+        payload = self._take(queue, length)
+        start = self._taken
+        self._finish()
+        return start, payload
+
+    def _take(self, queue: deque[tuple[int, int]], length: int) -> memoryview:
+        """Up to ``length`` bytes of the first range of a queue."""
         start, end = queue[0]
         payload = self._read(start, min(length, end - start))
+        self._taken = start
         queue.popleft()
         if start + len(payload) < end:
             queue.appendleft((start + len(payload), end))
-        self._finish()
-        return start, payload
+        return payload
+
+    def _lost_payload(self, limit: int, room: int) -> tuple[Offsets, memoryview]:
+        """What was lost, as many datagrams as go into a batch: they lie apart, and one system call for each would be dear."""
+        used, places = 0, list[int]()
+        while self._again and len(places) < limit:
+            if places and self._again[0][1] - self._again[0][0] < room:
+                break  # only the last of a batch may be shorter
+            try:
+                payload = self._take(self._again, (limit - len(places)) * room)
+            except Gone:
+                if not places:
+                    raise
+                break  # it is met again, then as the first
+            if not payload:
+                break
+            self._lost[used : used + len(payload)] = payload
+            used += len(payload)
+            places += range(self._taken, self._taken + len(payload), room)
+            if len(payload) % room:
+                break
+        return np.array(places, np.int64), self._lost[:used]
 
     def _finish(self) -> None:
         """Requests of which nothing is left to be sent for the first time."""
