@@ -518,7 +518,7 @@ class Receiving:
     @contextlib.asynccontextmanager
     async def _way(
         self, channel: Channel, row: TransferRow, listed: Loaded, digests: ChunkDigests, quarantine: Quarantine
-    ) -> AsyncIterator[Awaitable[tuple[Fetching, Travelled]]]:
+    ) -> AsyncIterator[asyncio.Future[tuple[Fetching, Travelled]]]:
         """A way to fetch, opened beside the lists that are still to come: each round trip counts. At the end no worker writes any
         more."""
         if listed.line.bytes - row.done_bytes > quarantine.free_bytes():
@@ -544,7 +544,7 @@ class Receiving:
         loaded: Loaded,
         digests: ChunkDigests,
         quarantine: Quarantine,
-        opening: Awaitable[tuple[Fetching, Travelled]],
+        opening: asyncio.Future[tuple[Fetching, Travelled]],
     ) -> tuple[Download, Travelled]:
         with self._core.database.begin() as tx:
             arrived = transfers.arrived_chunks(tx, row.transfer)
@@ -573,11 +573,16 @@ class Receiving:
                 running.download = download
                 running.samples.clear()
             self._sample(row.transfer)
-            fetching, path = await opening
-            if loaded.manifest is not None:
+
+            async def run() -> None:
+                fetching, _ = await opening
                 await download.run(fetching)
+
+            if loaded.manifest is not None:
+                await run()
             else:
-                await _both(download.run(fetching), self._asking.follow(channel, share, download))
+                await _both(run(), self._asking.follow(channel, share, download))
+            _, path = await opening
         finally:
             if reuse is not None:
                 reuse.close()
