@@ -1,9 +1,9 @@
 """What a recipient asks the sender of a share version: its listing, to start, its manifest and digests; each checked and kept.
 
 ``follow`` asks for digests, as they come while the sender hashes, and hands them to the download, and settles it when the lists
-of the manifest are there: digests that were announced otherwise are replaced by those that the manifest names. Rules: a list is as
-long as the signed listing demands, page by page; a sender that has nothing new is asked again, not at once. Fetching is left to
-``transfer``.
+of the manifest are there: digests that were announced otherwise are replaced by those that the manifest names. Rules: a list is
+as long as the signed listing demands, page by page; a sender that has nothing new is asked again, not at once. Fetching is left
+to ``transfer``.
 """
 
 from __future__ import annotations
