@@ -53,7 +53,7 @@ PRIVATE_NAMES = {
         "_streams",
         "_loss",
     ),
-    "QuicPacketRecovery": ("_pto_count",),
+    "QuicPacketRecovery": ("_pto_count", "_cc"),
     "Context": ("_peer_certificate",),
     "QuicStreamSender": ("_buffer", "_pending", "_reset_error_code"),
 }
@@ -194,6 +194,12 @@ class BoundedConnection(QuicConnection):
         timeout = self._loss.get_probe_timeout()
         while self._loss._pto_count > 0 and timeout * 2**self._loss._pto_count > _PROBE_MAX_S:
             self._loss._pto_count -= 1
+
+    def keep_window(self) -> None:
+        """Let a connection always send what one may begin with (ten packets, RFC 9002): on a path that loses some by chance the
+        window shrinks to two, and then each small answer takes three round trips."""
+        control = self._loss._cc
+        control.congestion_window = max(control.congestion_window, 10 * DATAGRAM_BYTES)
 
     def discard(self) -> None:
         """Take the object apart, so that its memory is free at once: it is full of cycles, and strangers make many."""
