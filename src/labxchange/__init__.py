@@ -19,12 +19,13 @@ from labxchange.settings import VERSION
 
 if TYPE_CHECKING:
     from labxchange.errors import LabxchangeError, NodeLocked
-    from labxchange.notebook.api import audit, contacts, inbox, me, receive, share, shares, transfers
+    from labxchange.notebook.api import audit, compare, contacts, fingerprint, inbox, me, receive, share, shares, transfers
 
 __version__ = VERSION
 
 _HOMES = dict.fromkeys(
-    ("audit", "contacts", "inbox", "me", "receive", "share", "shares", "transfers"), "labxchange.notebook.api"
+    ("audit", "compare", "contacts", "fingerprint", "inbox", "me", "receive", "share", "shares", "transfers"),
+    "labxchange.notebook.api",
 ) | dict.fromkeys(("LabxchangeError", "NodeLocked"), "labxchange.errors")
 
 __all__ = [
@@ -32,7 +33,9 @@ __all__ = [
     "NodeLocked",
     "__version__",
     "audit",
+    "compare",
     "contacts",
+    "fingerprint",
     "inbox",
     "me",
     "receive",

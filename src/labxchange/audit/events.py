@@ -112,7 +112,6 @@ WHILE_LOCKED = frozenset(
 LATER = {
     Event.KEY_ROTATED: "rotation of keys",
     Event.KEY_REVOKED: "rotation of keys",
-    Event.SHARE_EXPOSED_SUBSET: "sharing of chosen rows and columns",
     Event.SHARE_CLOSED: "persistent shares",
     Event.GRANT_DELEGATED: "sub-grants",
     Event.GRANT_APPROVED: "sub-grants",

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from labxchange.cli import asking, reach, screen, times
+from labxchange import times
+from labxchange.cli import asking, reach, screen
 from labxchange.cli.options import AsJson, Reason, example, group
 from labxchange.cli.words import ask_words, split_words
 from labxchange.errors import InputError

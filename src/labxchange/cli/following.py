@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from labxchange.cli import reach, screen, times
+from labxchange import times
+from labxchange.cli import reach, screen
 
 if TYPE_CHECKING:
     from labxchange.node.values import LimitsInfo, PathInfo, TransferInfo

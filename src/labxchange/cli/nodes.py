@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from labxchange.cli import reach, screen, times
+from labxchange import times
+from labxchange.cli import reach, screen
 from labxchange.cli.exit_codes import ExitCode
 from labxchange.cli.options import AsJson, CredentialFile, example, group
 from labxchange.errors import InputError, UnavailableError

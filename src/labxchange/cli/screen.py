@@ -118,6 +118,13 @@ def size(count: int) -> str:
     return f"{value / 1000:.1f} PB"
 
 
+def withheld(file: str, columns: Sequence[str], rows: int) -> str:
+    """``adsl.xpt without 2 columns (ARM, TRT01P) and 86 rows``."""
+    parts = [f"{number(len(columns), 'column')} ({', '.join(columns)})"] if columns else []
+    parts += [number(rows, "row")] if rows else []
+    return f"{file} without {' and '.join(parts)}"
+
+
 def number(count: int, noun: str) -> str:
     """``1 file``, ``12,000 files``."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from labxchange.cli import reach, screen, times
+from labxchange import times
+from labxchange.cli import reach, screen
 from labxchange.cli.options import AsJson, Reason, Sender, example, group
 from labxchange.errors import UnavailableError
 
@@ -44,6 +45,8 @@ def _draw(share: ShareInfo) -> None:
     )
     for path, why in share.skipped:
         screen.line(f"not shared: {path}: {why}")
+    for left in share.withheld:
+        screen.line(f"withheld: {screen.withheld(left.file, left.columns, left.rows)}")
     if share.recipients:
         screen.line()
         screen.table(

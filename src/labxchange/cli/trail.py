@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from labxchange.cli import reach, screen, times
+from labxchange import times
+from labxchange.cli import reach, screen
 from labxchange.cli.options import AsJson, Trust, example, group
 from labxchange.errors import InputError
 

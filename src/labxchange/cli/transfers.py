@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from labxchange.cli import following, rates, reach, screen, times
+from labxchange import times
+from labxchange.cli import following, rates, reach, screen
 from labxchange.cli.exit_codes import OF_TRANSFER, ExitCode
 from labxchange.cli.options import AsJson, Lanes, Priority, Rate, Reason, Sender, example, group
 
@@ -63,6 +64,8 @@ def _draw_inbox(items: list[InboxItem]) -> None:
     for item in items:
         if item.note:
             screen.line(f"{item.title}: {item.note}")
+        for left in item.withheld:
+            screen.line(f"{item.title}: {screen.withheld(left.file, left.columns, left.rows)}")
 
 
 def _draw_transfer(info: TransferInfo) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from concurrent.futures import Future
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, get_type_hints
 
 import httpx
@@ -124,14 +125,19 @@ _loop: asyncio.AbstractEventLoop | None = None
 _lock = threading.Lock()
 
 
-def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run ``work`` to its end from blocking code, also inside a notebook's own event loop."""
+def start(work: Coroutine[Any, Any, T]) -> Future[T]:
+    """Run ``work`` on the background loop; the future may be waited for by any thread, and wrapped for any loop."""
     global _loop
     with _lock:
         if _loop is None:
             _loop = asyncio.new_event_loop()
             threading.Thread(target=_loop.run_forever, name="labxchange", daemon=True).start()
-    future = asyncio.run_coroutine_threadsafe(work, _loop)
+    return asyncio.run_coroutine_threadsafe(work, _loop)
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run ``work`` to its end from blocking code, also inside a notebook's own event loop."""
+    future = start(work)
     try:
         return future.result()
     except BaseException:

@@ -21,7 +21,7 @@ from labxchange.node.core import Core
 from labxchange.node.values import RecipientStatus
 from labxchange.sharing.exchange import Receipt
 from labxchange.sharing.grant import ExtensionRequest, Grant, Revocation, changed
-from labxchange.sharing.share import Offer
+from labxchange.sharing.share import Offer, Withheld
 from labxchange.store import shares as rows
 from labxchange.store import statements, transfers
 from labxchange.store.people import Contact
@@ -40,6 +40,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     not_before: int = 0
     not_after: int = 0
     downloads: int = 3
+    withheld: tuple[Withheld, ...] = ()
 
 
 class Grants:

@@ -21,6 +21,7 @@ from labxchange.identity.statement import B, Signed, parse
 from labxchange.node.contacts import Contacts
 from labxchange.node.core import Core
 from labxchange.node.naming import named
+from labxchange.node.showing import told_withheld
 from labxchange.node.values import InboxItem
 from labxchange.sharing.grant import ExtensionRequest, Grant, Revocation
 from labxchange.sharing.share import Offer, Share
@@ -242,6 +243,7 @@ class Inbox:
             offered=share.stored_ms,
             transfer=newest.transfer if newest else "",
             destination=newest.destination.decode(errors="replace") if newest else "",
+            withheld=told_withheld(statement.body),
         )
 
     def ask_extension(self, text: str, *, sender: str, until: int, reason: str) -> GrantRow:

@@ -40,6 +40,7 @@ from labxchange.node.inbox import Inbox
 from labxchange.node.keys import Keys, Profile
 from labxchange.node.peers import Peers
 from labxchange.node.receipts import Receipts
+from labxchange.node.received import received_file
 from labxchange.node.receiving import Receiving
 from labxchange.node.rechecking import verify_received
 from labxchange.node.serving import Serving
@@ -50,6 +51,7 @@ from labxchange.node.trails import Trails
 from labxchange.node.verbs import Verbs
 from labxchange.node.witnessing import STOPPED, Witnessing
 from labxchange.settings import CLOCK_PERSIST_S, DEFAULT_PORT, SOFTWARE
+from labxchange.sharing.share import Withheld
 from labxchange.store import settings, shares, transfers
 from labxchange.store.database import Database
 from labxchange.store.people import Contact
@@ -497,6 +499,7 @@ class Node(Verbs):
         not_before: int = 0,
         not_after: int = 0,
         downloads: int = 3,
+        withheld: list[values.WithheldInfo] | None = None,
     ) -> values.ShareInfo:
         terms = Terms(
             title=title,
@@ -508,6 +511,7 @@ class Node(Verbs):
             not_before=not_before,
             not_after=not_after,
             downloads=downloads,
+            withheld=tuple(Withheld(file=item.file, columns=list(item.columns), rows=item.rows) for item in withheld or ()),
         )
         return await self.shares.create(paths, to, terms, share=share)
 
@@ -602,6 +606,11 @@ class Node(Verbs):
 
     def _transfer(self, row: TransferRow) -> values.TransferInfo:
         return transfer_info(self, row)
+
+    async def received_file(self, *, transfer: str, file: str) -> values.FileInfo:
+        self.core.require()
+        shown = await self.transfer_show(transfer=transfer)
+        return received_file(self.core, self.catalog, transfer=shown.transfer, file=file)
 
     async def dataset_verify(self, *, transfer: str, folder: str = "") -> values.ReceivedInfo:
         shown = await self.transfer_show(transfer=transfer)

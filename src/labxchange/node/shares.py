@@ -26,6 +26,7 @@ from labxchange.node.core import Core
 from labxchange.node.grants import Grants, Terms
 from labxchange.node.hashing import Hashing, Origin
 from labxchange.node.naming import named
+from labxchange.node.showing import told_withheld
 from labxchange.node.values import ShareInfo
 from labxchange.settings import GRANT_DAYS
 from labxchange.sharing.share import Share
@@ -143,6 +144,7 @@ class Shares:
             study=terms.study,
             site=terms.site,
             category=terms.category,
+            withheld=terms.withheld,
         )
         skipped = tuple((item.path, item.reason) for item in found.skipped[:1000])
         origin = msgspec.msgpack.encode(Origin(sources=found.sources, skipped=skipped))
@@ -178,7 +180,14 @@ class Shares:
             new=terms.title,
             details={},
         )
-        with self._core.act(base, made) as tx:
+        entries = [base, made]
+        if terms.withheld:
+            left = {
+                "columns": sum(len(item.columns) for item in terms.withheld),
+                "rows": sum(item.rows for item in terms.withheld),
+            }
+            entries.append(replace(made, event=Event.SHARE_EXPOSED_SUBSET, details=left))
+        with self._core.act(*entries) as tx:
             statements.put_body(tx, body)
             for statement in (listing, share):
                 statements.put(tx, statement, about=share_id, now=now)
@@ -242,6 +251,7 @@ class Shares:
             created=current.stored_ms,
             skipped=origin.skipped,
             recipients=tuple(status for grant in grants for status in self._grants.recipients(grant)),
+            withheld=told_withheld(self.scope(current)),
         )
 
 

@@ -1,12 +1,14 @@
-"""A transfer as the faces see it: what is kept of it, and what is known only while it runs."""
+"""A transfer as the faces see it: what is kept of it, and what is known only while it runs; and what a share left out."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from labxchange.dataset.listing import Listing
+from labxchange.dataset.names import escape
 from labxchange.identity.statement import parse
-from labxchange.node.values import TransferInfo
+from labxchange.node.values import TransferInfo, WithheldInfo
+from labxchange.sharing.share import Share
 from labxchange.store import shares, statements
 from labxchange.store.transfers import TransferRow
 
@@ -59,3 +61,11 @@ def _rate(samples: list[tuple[float, int]], rest: int) -> tuple[int, int]:
     seconds = samples[-1][0] - samples[0][0]
     rate = int((samples[-1][1] - samples[0][1]) / seconds) if seconds > 0 else 0
     return rate, -(-rest // rate) if rate > 0 else -1
+
+
+def told_withheld(share: Share) -> tuple[WithheldInfo, ...]:
+    """For faces: the sender's words, escaped."""
+    return tuple(
+        WithheldInfo(file=escape(item.file, limit=1000), columns=tuple(map(escape, item.columns)), rows=item.rows)
+        for item in share.withheld
+    )

@@ -101,6 +101,14 @@ class RecipientStatus(Value, frozen=True, kw_only=True):
     asked_reason: str
 
 
+class WithheldInfo(Value, frozen=True, kw_only=True):
+    """What of a table file was not shared: columns by name, rows by number."""
+
+    file: str
+    columns: tuple[str, ...]
+    rows: int
+
+
 class ShareInfo(Value, frozen=True, kw_only=True):
     """A share version of one's own. ``state``: hashing, available, failed, retracted; ``hashed_bytes`` counts while hashing."""
 
@@ -117,6 +125,7 @@ class ShareInfo(Value, frozen=True, kw_only=True):
     created: int
     skipped: tuple[tuple[str, str], ...]
     recipients: tuple[RecipientStatus, ...]
+    withheld: tuple[WithheldInfo, ...] = ()
 
 
 class InboxItem(Value, frozen=True, kw_only=True):
@@ -141,6 +150,7 @@ class InboxItem(Value, frozen=True, kw_only=True):
     offered: int
     transfer: str
     destination: str
+    withheld: tuple[WithheldInfo, ...] = ()
 
 
 class LimitsInfo(Value, frozen=True, kw_only=True):
@@ -229,6 +239,20 @@ class ReceivedInfo(Value, frozen=True, kw_only=True):
     transfer: str
     destination: str
     report: Report
+
+
+class FileInfo(Value, frozen=True, kw_only=True):
+    """A released file of an incoming transfer: its path in the dataset, where it is here, and the digest of record that its bytes
+    had when they were verified."""
+
+    path: str
+    place: str
+    size: int
+    sha256: str
+    share: str
+    version: int
+    transfer: str
+    receipt: str
 
 
 class EntryInfo(Value, frozen=True, kw_only=True):

@@ -15,6 +15,7 @@ from labxchange.node.values import (
     Diagnosis,
     EntryInfo,
     Exported,
+    FileInfo,
     InboxItem,
     InvitationInfo,
     InvitationMade,
@@ -24,6 +25,7 @@ from labxchange.node.values import (
     ReceivedInfo,
     ShareInfo,
     TransferInfo,
+    WithheldInfo,
 )
 
 
@@ -113,8 +115,10 @@ class Verbs(Protocol):
         not_before: int = 0,
         not_after: int = 0,
         downloads: int = 3,
+        withheld: list[WithheldInfo] | None = None,
     ) -> ShareInfo:
-        """Share files or a folder with contacts; ``share`` names an own share to make its next version."""
+        """Share files or a folder with contacts; ``share`` names an own share to make its next version; ``withheld`` says what
+        of these files was left out before."""
         ...
 
     async def share_list(self) -> list[ShareInfo]:
@@ -188,6 +192,10 @@ class Verbs(Protocol):
 
     async def transfer_report(self, *, transfer: str) -> ReceivedInfo:
         """The verification report of an incoming transfer."""
+        ...
+
+    async def received_file(self, *, transfer: str, file: str) -> FileInfo:
+        """A released file of an incoming transfer, by path or name: where it is and the digest that its bytes must have."""
         ...
 
     async def dataset_verify(self, *, transfer: str, folder: str = "") -> ReceivedInfo:

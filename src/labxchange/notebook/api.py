@@ -4,15 +4,25 @@ passphrase: a locked node raises ``NodeLocked`` with a hint."""
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from datetime import date
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
+from labxchange import times
+from labxchange.errors import InputError
 from labxchange.node.client import Client, run
-from labxchange.node.values import ContactInfo, EntryInfo, InboxItem, Me
+from labxchange.node.values import ContactInfo, EntryInfo, InboxItem, Me, WithheldInfo
 from labxchange.node.verbs import Verbs
 from labxchange.notebook.handles import Listed, Share, Transfer
 from labxchange.notebook.text import size, when
+
+if TYPE_CHECKING:
+    import pandas
+
+    from labxchange.content.compare import Comparison
+    from labxchange.content.fingerprint import Fingerprint
 
 
 @cache
@@ -38,49 +48,90 @@ def contacts() -> Listed[ContactInfo]:
 
 
 def share(
-    paths: str | Path | Iterable[str | Path],
+    what: str | Path | pandas.DataFrame | Iterable[str | Path],
     to: str | Iterable[str],
     *,
+    columns: Sequence[str] | None = None,
+    rows: str | None = None,
     title: str = "",
+    note: str = "",
     purpose: str = "",
     study: str = "",
     site: str = "",
     category: str = "",
-    expires: int = 0,
+    expires: str | int | date = 0,
     downloads: int = 3,
-    new_version_of: str = "",
+    new_version_of: str | Share = "",
 ) -> Share:
-    """Share files or a folder with contacts.
+    """Share files, a folder, or a table with contacts.
 
     Args:
-        paths: a folder, a file, or several.
+        what: a folder, a file, several, or a DataFrame, which becomes a Parquet file and needs a title.
         to: name or fingerprint of a contact, or several.
-        expires: UTC milliseconds; 0: in 30 days.
-        new_version_of: id or title of an own share.
+        columns, rows: of one table file or DataFrame, share only these columns, and rows that fulfil a condition such as
+            ``SITEID == '701' and AGE >= 65``. The recipient is told what was left out: columns by name, rows by number.
+        expires: ``"30d"``, ``"2026-12-31"``, a date or datetime, or UTC milliseconds; by default in 30 days.
+        new_version_of: an own share, or its id or title.
 
     Raises:
-        InputError: ``contact-unknown``, ``nothing-to-share`` and others; nothing was shared.
+        InputError: ``contact-unknown``, ``nothing-to-share``, ``title-needed``, ``subset-of-one``, ``column-unknown``,
+            ``rows-refused`` and others; nothing was shared.
         NodeLocked: unlock the node first.
     """
-    given = [paths] if isinstance(paths, str | Path) else list(paths)
     people = [to] if isinstance(to, str) else list(to)
-    absolute = [str(Path(path).expanduser().absolute()) for path in given]
+    given, withheld = _given(what, columns, rows, title)
     made = run(
         client().call(
             Verbs.share_create,
-            paths=absolute,
+            paths=[str(path) for path in given],
             to=people,
-            share=new_version_of,
+            share=new_version_of if isinstance(new_version_of, str) else new_version_of.id,
             title=title,
+            note=note,
             purpose=purpose,
             study=study,
             site=site,
             category=category,
-            not_after=expires,
+            not_after=_moment(expires),
             downloads=downloads,
+            withheld=withheld,
         )
     )
     return Share(client(), made)
+
+
+def _given(
+    what: str | Path | pandas.DataFrame | Iterable[str | Path], columns: Sequence[str] | None, rows: str | None, title: str
+) -> tuple[list[Path], list[WithheldInfo]]:
+    """The files to share, made anew where less than all of a table is shared."""
+    folder = client().home.root / "exposed"
+    if not isinstance(what, str | Path) and hasattr(what, "columns"):
+        if not title:
+            raise InputError("title-needed", "A table that is shared needs a title.", hint='lx.share(df, to="…", title="…")')
+        from labxchange.content.exposing import expose_frame
+
+        name = "".join(letter if letter.isalnum() or letter in "-_ " else "-" for letter in title[:60]).strip() or "table"
+        frame = cast("pandas.DataFrame", what)
+        made = expose_frame(frame, name=name, columns=columns, rows=rows, folder=folder)
+    else:
+        paths = [what] if isinstance(what, str | Path) else list(cast("Iterable[str | Path]", what))
+        files = [Path(path).expanduser().absolute() for path in paths]
+        if columns is None and rows is None:
+            return files, []
+        if len(files) != 1 or files[0].is_dir():
+            raise InputError("subset-of-one", "Columns and rows are chosen of one table file.", hint="Share each file by itself.")
+        from labxchange.content.exposing import expose_file
+
+        made = expose_file(files[0], columns=columns, rows=rows, folder=folder)
+    left = WithheldInfo(file=made.path.name, columns=made.columns, rows=made.rows)
+    return [made.path], [left] if made.columns or made.rows else []
+
+
+def _moment(expires: str | int | date) -> int:
+    """UTC milliseconds; 0 stays 0."""
+    if isinstance(expires, int):
+        return expires
+    return times.parse_moment(expires if isinstance(expires, str) else expires.isoformat(), now=times.now_ms())
 
 
 def shares() -> Listed[Share]:
@@ -160,3 +211,17 @@ def audit(*, event: str = "", about: str = "", limit: int = 100) -> Listed[Entry
         for item in found
     ]
     return Listed(found, ("seq", "when", "event", "result", "who", "with"), rows, empty="no entries")
+
+
+def compare(a: pandas.DataFrame, b: pandas.DataFrame, *, keys: Sequence[str] = ()) -> Comparison:
+    """What differs between two tables: rows added and removed, cells changed, columns, labels and types."""
+    from labxchange.content import compare as comparing
+
+    return comparing.compare(a, b, keys=keys)
+
+
+def fingerprint(table: pandas.DataFrame) -> Fingerprint:
+    """A digest of the values of a table, the same in whatever format they are kept."""
+    from labxchange.content import fingerprint as values
+
+    return values.fingerprint(table)

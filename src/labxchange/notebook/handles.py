@@ -5,17 +5,22 @@ A handle keeps an id and asks the node whenever it is looked at; it holds no dat
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import asyncio
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from labxchange.dataset.check import Report
 from labxchange.dataset.names import escape
 from labxchange.errors import UnavailableError
-from labxchange.node.client import Client, run
+from labxchange.node.client import Client, run, start
 from labxchange.node.values import ReceiptInfo, ReceivedInfo, ShareInfo, TransferInfo
 from labxchange.node.verbs import Verbs
+from labxchange.notebook.loading import load
 from labxchange.notebook.text import size, table, when
+
+if TYPE_CHECKING:
+    import pandas
 
 T = TypeVar("T")
 OVER = ("completed", "verified", "failed", "cancelled", "cut")
@@ -108,6 +113,30 @@ class Transfer:
                     raise UnavailableError("node-stopped", "The node stopped.", hint="Start it; the transfer goes on by itself.")
         finally:
             await notices.aclose()  # type: ignore[attr-defined]
+
+    def __await__(self) -> Generator[Any, None, Transfer]:
+        """``await received`` waits as ``wait`` does, without holding up the kernel."""
+        yield from asyncio.wrap_future(start(self._wait())).__await__()
+        return self
+
+    def load(self, file: str) -> pandas.DataFrame:
+        """A table of what was received, read from bytes that are hashed again; waits for the transfer's end first.
+
+        ``attrs`` of the result holds labels, formats and, under ``labxchange``, where it came from: share, version, path,
+        SHA-256, transfer and receipt.
+
+        Raises:
+            InputError: ``file-unknown``, ``file-not-verified``; ``table-unknown``, ``table-damaged``.
+            IntegrityError: ``file-changed``: the file is not what was verified.
+        """
+        self.wait()
+        return load(run(self._client.call(Verbs.received_file, transfer=self.id, file=file)))
+
+    def verify(self) -> Report:
+        """Read every file again and compare it with the sender's manifest; an entry of the trail says that it was done."""
+        self.wait()
+        again: ReceivedInfo = run(self._client.call(Verbs.dataset_verify, transfer=self.id))
+        return again.report
 
     def limit(
         self, *, rate: int | None = None, priority: str | None = None, lanes: int | None = None, reason: str = ""

@@ -9,15 +9,26 @@ from typing import Annotated
 
 import msgspec
 
-from labxchange.identity.statement import Digest, Key, MaybeDigest, ShortId, Statement, Text
+from labxchange.identity.statement import Count, Digest, Key, MaybeDigest, ShortId, Statement, Text
 
 Title = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 Label = Annotated[str, msgspec.Meta(max_length=100)]
 """A study, site or category name; empty where it does not apply."""
 
 
+COLUMNS_MAX = 10_000
+
+
+class Withheld(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What of a table file was not shared, in the sender's words: columns by name, rows by number."""
+
+    file: Text
+    columns: Annotated[list[Annotated[str, msgspec.Meta(max_length=256)]], msgspec.Meta(max_length=COLUMNS_MAX)]
+    rows: Count
+
+
 class Share(Statement, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a dataset version is called and where it belongs."""
+    """What a dataset version is called and where it belongs, and what of its tables the sender left out."""
 
     kind = "share"
 
@@ -29,6 +40,7 @@ class Share(Statement, frozen=True, kw_only=True, forbid_unknown_fields=True):
     study: Label
     site: Label
     category: Label
+    withheld: Annotated[tuple[Withheld, ...], msgspec.Meta(max_length=1000)] = ()
 
 
 class Offer(Statement, frozen=True, kw_only=True, forbid_unknown_fields=True):

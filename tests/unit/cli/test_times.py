@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from labxchange.cli.times import duration, moment, parse_moment
 from labxchange.errors import InputError
+from labxchange.times import duration, moment, parse_moment
 
 NOW = 1_767_225_600_000  # 2026-01-01 00:00 UTC
 DAY = 86_400_000

@@ -1,0 +1,65 @@
+"""Less than everything: chosen columns and rows of a table file, or a table of a kernel, as a new file to be shared.
+
+The new file lies in a private folder of its own until its share ends, because a share reads its files while it is served. A table
+of a kernel becomes Parquet; a file keeps its format. What was left out is said to the recipient in the share itself.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from labxchange.content.writing import subset, write
+from labxchange.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas
+
+
+class Exposed(msgspec.Struct, frozen=True, kw_only=True):
+    """The new file; the columns that it lacks by name, the rows by number."""
+
+    path: Path
+    columns: tuple[str, ...]
+    rows: int
+
+
+def expose_file(source: Path, *, columns: Sequence[str] | None, rows: str | None, folder: Path) -> Exposed:
+    """Chosen columns (None: all) and rows (a condition such as ``SITEID == '701' and AGE >= 65``; None: all) of a table file.
+
+    Raises:
+        InputError: ``path-missing``; of ``content.writing.subset``.
+    """
+    try:
+        data = source.read_bytes()
+    except OSError:
+        raise InputError("path-missing", "There is no such file.", hint="Name one table file.") from None
+    made = subset(data, source.name, columns=columns, rows=rows)
+    name = source.name if source.suffix.lower() != ".sas7bdat" else f"{source.stem}.xpt"
+    return Exposed(path=_put(folder, name, made.data), columns=made.withheld_columns, rows=made.withheld_rows)
+
+
+def expose_frame(frame: pandas.DataFrame, *, name: str, columns: Sequence[str] | None, rows: str | None, folder: Path) -> Exposed:
+    """The same of a table in memory, as a Parquet file called ``name``; its labels and formats go with it."""
+    whole = write(frame, "parquet")
+    file = f"{name}.parquet"
+    if columns is None and rows is None:
+        return Exposed(path=_put(folder, file, whole), columns=(), rows=0)
+    made = subset(whole, file, columns=columns, rows=rows)
+    return Exposed(path=_put(folder, file, made.data), columns=made.withheld_columns, rows=made.withheld_rows)
+
+
+def _put(folder: Path, name: str, data: bytes) -> Path:
+    place = folder / secrets.token_hex(8)
+    place.mkdir(mode=0o700, parents=True)
+    path = place / name
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    return path
