@@ -32,19 +32,17 @@ def received_file(core: Core, catalog: Catalog, *, transfer: str, file: str) -> 
         share = shares.share(tx, row.share, row.version, owner=row.owner(core.me)) if row else None
     if row is None or share is None or row.direction != "in":
         raise InputError("transfer-unknown", "There is no such incoming transfer.", hint="`labxchange transfer list`.")
+    with core.database.begin() as tx:
+        released = transfers.released_files(tx, row.transfer)
+        receipts = [parse(envelope, Receipt).id for envelope in statements.about(tx, row.transfer, "receipt")]
+    if not released:
+        raise _not_verified("Nothing of this transfer is verified yet.")
     loaded = catalog.load(share)
     number = _find(loaded, file)
     item = loaded.files[number]
     digest = loaded.digests[number] if loaded.digests else ""
-    with core.database.begin() as tx:
-        released = any(first <= number <= last for first, last in transfers.released_files(tx, row.transfer))
-        receipts = [parse(envelope, Receipt).id for envelope in statements.about(tx, row.transfer, "receipt")]
-    if isinstance(digest, str) or not released:
-        raise InputError(
-            "file-not-verified",
-            f"{escape(item.path)} is not verified yet, or did not match.",
-            hint="Wait for the end of the transfer; the report says what did not match.",
-        )
+    if isinstance(digest, str) or not any(first <= number <= last for first, last in released):
+        raise _not_verified(f"{escape(item.path)} is not verified yet, or did not match.")
     place = Path(row.destination.decode(errors="surrogateescape"), *PurePosixPath(item.path).parts)
     return FileInfo(
         path=item.path,
@@ -56,6 +54,10 @@ def received_file(core: Core, catalog: Catalog, *, transfer: str, file: str) -> 
         transfer=row.transfer,
         receipt=receipts[-1] if receipts else "",
     )
+
+
+def _not_verified(sentence: str) -> InputError:
+    return InputError("file-not-verified", sentence, hint="Wait for the end of the transfer; its report says what did not match.")
 
 
 def _find(loaded: Loaded, file: str) -> int:
