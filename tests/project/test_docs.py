@@ -258,8 +258,8 @@ def test_the_readme_example_runs(machines: tuple[Machine, Machine]) -> None:
     ben.run("contact", "accept", "invitation.txt")
     ada.run("contact", "verify", "Ben Okafor", "--words", " ".join(ben.key()["words"]))
     ben.run("contact", "verify", "Ada Lindqvist", "--words", " ".join(ada.key()["words"]))
-    (ben.folder / "protocol.txt").write_text("Incubate at 37 degrees for 24 hours.\n")
-    ben.run("share", "create", "protocol.txt", "--to", "Ada Lindqvist", "--title", "Assay protocol", "--wait")
+    (ben.folder / "plate-1.csv").write_text("well,od\nA1,0.42\n")
+    ben.run("share", "create", "plate-1.csv", "--to", "Ada Lindqvist", "--title", "Assay protocol", "--wait")
     ada.until("Assay protocol", "inbox")
 
     example = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)[0]
@@ -274,7 +274,7 @@ def test_the_readme_example_runs(machines: tuple[Machine, Machine]) -> None:
     assert "intact" in said
     assert "transfer.verified" in said
     incoming = [info for info in ada.json("transfer", "list") if info["direction"] == "in"]
-    assert (Path(incoming[0]["destination"]) / "protocol.txt").read_text().startswith("Incubate")
+    assert (Path(incoming[0]["destination"]) / "plate-1.csv").read_text().startswith("well")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_page_name)
