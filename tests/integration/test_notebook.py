@@ -1,0 +1,122 @@
+"""The Python API against two real nodes: tables are shared whole and in part, and loaded only as what was verified."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date, timedelta
+from pathlib import Path
+
+import pandas
+import pytest
+
+import labxchange as lx
+from labxchange.errors import InputError, IntegrityError, UnavailableError
+from labxchange.node.client import run
+from labxchange.notebook.handles import Transfer
+from tests.integration.conftest import Person
+from tests.integration.test_two_nodes import pair
+
+DATA = Path(__file__).parents[2] / "notebooks" / "data" / "cdisc-pilot"
+
+
+@contextmanager
+def being(person: Person) -> Iterator[None]:
+    """``lx`` speaks to this person's node."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LABXCHANGE_HOME", str(person.home.root))
+        yield
+
+
+def given(ada: Person, bo: Person, what: object, *, title: str, **terms: object) -> Transfer:
+    """Ada shares, Bo receives."""
+    with being(ada):
+        made = lx.share(what, to=bo.name, title=title, **terms)  # type: ignore[arg-type]
+    with being(bo):
+        for _ in range(500):
+            if any(item.title == title for item in lx.inbox()):
+                break
+            run(asyncio.sleep(0.02))
+        received = lx.receive(title)
+        assert made.id.startswith(received.status.share)
+        return received
+
+
+def test_tables_from_end_to_end(place: Path) -> None:
+    ada, bo = asyncio.run(pair(place))
+    received = given(ada, bo, DATA / "adsl.xpt", title="ADSL")
+    adsl = received.load("adsl.xpt")
+    assert adsl.shape == (254, 48)
+    assert adsl.attrs["labels"]["USUBJID"] == "Unique Subject Identifier"
+    told = adsl.attrs["labxchange"]
+    assert (told["path"], told["transfer"]) == ("adsl.xpt", received.id)
+    assert told["receipt"]
+    assert received.verify().verdict == "intact"
+
+    async def waits() -> str:
+        return (await received).status.state
+
+    assert asyncio.run(waits()) in ("verified", "completed")
+
+    # A part of it keeps its format, and the recipient knows what is missing.
+    blinded = given(
+        ada,
+        bo,
+        DATA / "adsl.xpt",
+        title="Blinded",
+        columns=[name for name in adsl.columns if not name.startswith(("ARM", "TRT"))],
+        rows="SITEID == '701'",
+        expires=date.today() + timedelta(days=9),  # noqa: DTZ011
+    )
+    part = blinded.load("adsl.xpt")
+    assert set(part["SITEID"]) == {"701"}
+    assert not [name for name in part.columns if name.startswith(("ARM", "TRT"))]
+    assert part.attrs["labels"]["AGE"] == adsl.attrs["labels"]["AGE"]
+    with being(bo):
+        (left,) = next(item for item in lx.inbox() if item.title == "Blinded").withheld
+    assert left.rows == len(adsl) - len(part)
+    assert {"ARM", "TRT01P"} <= set(left.columns)
+    assert lx.compare(part, part.copy()).changed == 0
+
+    # A table of a kernel becomes Parquet, with the same values, and only its owner reads the copy.
+    frame = given(ada, bo, adsl, title="From a kernel").load("From a kernel.parquet")
+    assert lx.fingerprint(frame) == lx.fingerprint(adsl)
+    assert frame.attrs["labels"] == adsl.attrs["labels"]
+    (copy,) = (ada.home.root / "exposed").rglob("From a kernel.parquet")
+    assert stat.S_IMODE(copy.parent.stat().st_mode) == 0o700
+
+    # What was edited, or is gone, is not loaded.
+    path = received.folder / "adsl.xpt"
+    os.chmod(path, 0o600)
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + b"!")
+    with pytest.raises(IntegrityError) as edited:
+        received.load("adsl.xpt")
+    assert edited.value.code == "file-changed"
+    path.unlink()
+    with pytest.raises(UnavailableError) as gone:
+        received.load("adsl.xpt")
+    assert gone.value.code == "file-missing"
+
+
+def test_what_cannot_be_shared_is_refused_and_nothing_is_left_behind(place: Path) -> None:
+    ada, bo = asyncio.run(pair(place))
+    frame = pandas.DataFrame({"a": [1]})
+    with being(ada):
+        for what, terms, code in (
+            (frame, {}, "title-needed"),
+            ([DATA / "adsl.xpt", DATA / "adae.xpt"], {"columns": ["AGE"]}, "subset-of-one"),
+            (DATA, {"rows": "AGE > 3"}, "subset-of-one"),
+            (DATA / "NOTICE", {"columns": ["AGE"]}, "table-unknown"),
+            (DATA / "adsl.xpt", {"columns": ["NOPE"]}, "column-unknown"),
+            (DATA / "adsl.xpt", {"rows": "__import__('os').system('true')"}, "rows-refused"),
+            (DATA / "none.xpt", {"rows": "AGE > 3"}, "path-missing"),
+        ):
+            with pytest.raises(InputError) as refused:
+                lx.share(what, to=bo.name, **terms)  # type: ignore[arg-type]
+            assert refused.value.code == code
+        assert not lx.shares()
+        assert not (ada.home.root / "exposed").exists()
