@@ -87,19 +87,23 @@ def _normal(array: Any) -> Any:
 
 
 def _floats(array: Any) -> Any:
-    """The shortest decimal that gives the same float64; NaN is missing, minus zero is zero."""
+    """Whole numbers up to 2^53 as their digits, others as the shortest decimal that gives the same float64; NaN is missing."""
     pa, compute = library("pyarrow"), library("pyarrow.compute")
-    positive = compute.add(array, 0.0)
-    valued = compute.if_else(compute.is_nan(positive), pa.scalar(None, pa.float64()), positive)
-    return valued.cast(pa.large_string())
+    nothing = pa.scalar(None, pa.float64())
+    valued = compute.if_else(compute.is_nan(array), nothing, array)
+    is_whole = compute.and_(compute.equal(compute.trunc(valued), valued), compute.less_equal(compute.abs(valued), float(EXACT)))
+    digits = compute.if_else(is_whole, valued, nothing).cast(pa.int64()).cast(pa.large_string())
+    if compute.all(is_whole).as_py() is not False:
+        return digits
+    return compute.coalesce(digits, valued.cast(pa.large_string()))
 
 
 def _integers(array: Any) -> Any:
-    """As the float64 of the same value; beyond 2^53, where float64 has none for it, its digits."""
+    """Digits; beyond 2^53 as the float64 of the same value, where there is one."""
     pa, compute = library("pyarrow"), library("pyarrow.compute")
     extremes = compute.min_max(array).as_py()
     if extremes["max"] is None or (extremes["max"] <= EXACT and extremes["min"] >= -EXACT):
-        return _floats(array.cast(pa.float64()))
+        return array.cast(pa.large_string())
     return pa.array([None if cell is None else _integer(cell) for cell in array.to_pylist()], pa.large_string())
 
 
@@ -180,6 +184,6 @@ def number(value: float) -> str | None:
 
 
 def _integer(value: int) -> str:
-    if abs(value) <= EXACT or (abs(value) < 2**1000 and int(float(value)) == value):
+    if abs(value) > EXACT and abs(value) < 2**1000 and int(float(value)) == value:
         return str(number(float(value)))
     return str(value)

@@ -84,14 +84,18 @@ def read_sas7bdat(data: bytes | memoryview, name: str) -> DataFrame:
     try:
         _, about = pyreadstat.read_sas7bdat(io.BytesIO(data), metadataonly=True)
         check_cells(name, int(about.number_rows or 0), int(about.number_columns or 0), len(data))
-        columns, about = pyreadstat.read_sas7bdat(io.BytesIO(data), disable_datetime_conversion=True, output_format="dict")
+        held, about = pyreadstat.read_sas7bdat(io.BytesIO(data), disable_datetime_conversion=True)
     except (pyreadstat.ReadstatError, pyreadstat.PyreadstatError, ValueError, OverflowError, MemoryError) as error:
         raise damaged(name, f"it is not an intact SAS dataset ({error})") from None
     formats = {column: text for column, text in about.original_variable_types.items() if text and text not in ("NULL", "$")}
-    for column, values in columns.items():
+    columns: dict[str, Any] = {}
+    for column in held.columns:
+        if about.readstat_variable_types.get(column) == "string":
+            columns[column] = held[column].fillna("").astype("str")
+            continue
+        numbers = held[column].to_numpy(np.float64, na_value=np.nan)
         kind = format_kind(formats.get(column, ""))
-        if kind and values.dtype == np.float64:
-            columns[column] = to_dates(values, kind)
+        columns[column] = to_dates(numbers, kind) if kind else numbers
     return framed(
         columns,
         labels={column: label for column, label in about.column_names_to_labels.items() if label},

@@ -7,6 +7,8 @@ Rules:
 
 - Text is UTF-8, else Windows-1252, column by column. SAS pads with spaces; they are removed. A blank text is the empty text.
 - The 28 missing values of SAS (., ._, .A to .Z) are missing.
+- The cells of a row stand in the order of their descriptions. The place that a description gives is where SAS had the value in
+  its memory; in files of version 8 it differs.
 - A file with more than one table is refused, not read in part; so is a file that ends within a row.
 """
 
@@ -105,7 +107,10 @@ def parse(data: bytes | memoryview, name: str) -> Header:
     at = 640
     if at + count * size > len(data) or count > _VARIABLES_MAX:
         raise damaged(name, "it ends within the descriptions of its variables")
-    variables = [_variable(bytes(data[at + i * size : at + (i + 1) * size]), version, name) for i in range(count)]
+    variables, width = [], 0
+    for begin in range(at, at + count * size, size):
+        variables.append(_variable(bytes(data[begin : begin + size]), version, name)._replace(position=width))
+        width += variables[-1].length
     at += -(-count * size // _RECORD) * _RECORD
     if bytes(data[at : at + 28]).startswith((_MARK + b"LABELV8", _MARK + b"LABELV9")):
         variables, at = _long_labels(data, name, at, variables)
@@ -114,7 +119,6 @@ def parse(data: bytes | memoryview, name: str) -> Header:
     claim = number(claimed, "number of rows") if version == 8 and claimed else None
     if len({one.name for one in variables}) < count:
         raise damaged(name, "two of its columns have one name")
-    width = max((one.position + one.length for one in variables), default=0)
     rows = _rows(data, name, at=at + _RECORD, width=width, claim=claim)
     return Header(table, variables, at + _RECORD, rows, width, version)
 
@@ -123,11 +127,10 @@ def _variable(raw: bytes, version: int, name: str) -> Variable:
     kind, _, length, _ = struct.unpack_from(">4h", raw)
     short, label, form = raw[8:16], raw[16:56], raw[56:64]
     width, decimals = struct.unpack_from(">2h", raw, 64)
-    (position,) = struct.unpack_from(">i", raw, 84)
     long = _text(raw[88:120].rstrip(b"\0")) if version == 8 else ""
-    if kind not in (1, 2) or length < 1 or position < 0 or (kind == 1 and not 2 <= length <= 8):
-        raise damaged(name, f"the description of its variable {_text(short)} holds an impossible type, length or place")
-    return Variable(long or _text(short), _text(label), _format(_text(form), width, decimals), kind == 1, position, length, raw)
+    if kind not in (1, 2) or length < 1 or (kind == 1 and not 2 <= length <= 8):
+        raise damaged(name, f"the description of its variable {_text(short)} holds an impossible type or length")
+    return Variable(long or _text(short), _text(label), _format(_text(form), width, decimals), kind == 1, 0, length, raw)
 
 
 def _format(name: str, width: int, decimals: int) -> str:

@@ -177,7 +177,7 @@ def _file(header: Header, cells: bytes) -> bytes:
         described += raw
     name, label = header.table["name"].encode(), header.table["label"].encode()
     names = name.ljust(32)[:32] + b"SASDATA 6.06    " if new else name.ljust(8)[:8] + b"SASDATA 6.06    "
-    count = f"{len(header.variables):010}" if not new else f"{len(header.variables):012}"[2:]
+    count = f"{len(header.variables):010}".encode()
     out = [
         _header(b"LIBV8" if new else b"LIBRARY"),
         (b"SAS     SAS     SASLIB  6.06").ljust(64) + _TIME,
@@ -186,7 +186,7 @@ def _file(header: Header, cells: bytes) -> bytes:
         _header(b"DSCPTV8" if new else b"DSCRPTR"),
         (b"SAS     " + names).ljust(64)[:64] + _TIME,
         _TIME.ljust(32) + label.ljust(40)[:40] + b" " * 8,
-        _header(b"NAMSTV8" if new else b"NAMESTR", count.encode().ljust(30, b"0")),
+        _header(b"NAMSTV8" if new else b"NAMESTR", count.ljust(30, b"0")),
         _filled(bytes(described)),
     ]
     if new:
