@@ -108,7 +108,7 @@ def _given(
     if not isinstance(what, str | Path) and hasattr(what, "columns"):
         if not title:
             raise InputError("title-needed", "A table that is shared needs a title.", hint='lx.share(df, to="…", title="…")')
-        from labxchange.content.exposing import expose_frame
+        from labxchange.notebook.exposing import expose_frame
 
         name = "".join(letter if letter.isalnum() or letter in "-_ " else "-" for letter in title[:60]).strip() or "table"
         frame = cast("pandas.DataFrame", what)
@@ -120,7 +120,7 @@ def _given(
             return files, []
         if len(files) != 1 or files[0].is_dir():
             raise InputError("subset-of-one", "Columns and rows are chosen of one table file.", hint="Share each file by itself.")
-        from labxchange.content.exposing import expose_file
+        from labxchange.notebook.exposing import expose_file
 
         made = expose_file(files[0], columns=columns, rows=rows, folder=folder)
     left = WithheldInfo(file=made.path.name, columns=made.columns, rows=made.rows)

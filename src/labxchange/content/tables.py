@@ -1,0 +1,138 @@
+"""Reading tables: CSV, SAS transport, sas7bdat, Parquet and CDISC Dataset-JSON, from the very bytes that were verified.
+
+Rules:
+
+- Only the bytes given are read: no path, no second look at a disk. The name decides the format by its ending and serves messages.
+- ``attrs`` of the result: ``labels`` and ``formats`` (column -> text, those that have one), ``table`` (``name`` and ``label`` of
+  the dataset, where the format has them), ``encoding`` of formats that do not fix it.
+- No value is changed to fit: a date that no datetime can hold stays what it was, a column of mixed kinds stays mixed, or text in
+  CSV, which knows only text.
+- A file that claims more than its size can hold is refused before memory is taken.
+
+Where a table came from (share, version, digest) is known to the caller, who adds it.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from labxchange.content import dataset_json, parquet, sas, transport
+from labxchange.content.damage import damaged, shown
+from labxchange.content.extras import library
+from labxchange.errors import InputError
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+_BYTE_ORDER_MARKS: Final = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
+_LEADING_ZERO: Final = re.compile(rb'[,;\t\n"]0\d')
+
+
+def read(data: bytes | memoryview, name: str) -> DataFrame:
+    """The table in ``data``, whose file is called ``name``.
+
+    Raises:
+        InputError: ``table-unknown``, ``table-damaged``, ``table-too-large``, ``table-extra-missing``.
+    """
+    frame: DataFrame = _READERS[kind(name)](data, name)
+    frame.attrs.setdefault("labels", {})
+    frame.attrs.setdefault("formats", {})
+    return frame
+
+
+def kind(name: str) -> str:
+    """The format of a file by its name: ``csv``, ``tsv``, ``xpt``, ``sas7bdat``, ``parquet``, ``json`` or ``ndjson``.
+
+    Raises:
+        InputError: ``table-unknown``.
+    """
+    ending = name.lower().rpartition(".")[2] if "." in name else ""
+    ending = {"xport": "xpt", "pq": "parquet"}.get(ending, ending)
+    if ending not in _READERS:
+        raise InputError(
+            "table-unknown",
+            f"The file {shown(name)} is no table in a format that is read here.",
+            hint="Known are .csv, .tsv, .xpt, .sas7bdat, .parquet, .json and .ndjson (Dataset-JSON).",
+        )
+    return ending
+
+
+def _csv(data: bytes | memoryview, name: str) -> DataFrame:
+    pandas = library("pandas")
+    for encoding in _encodings(data):
+        options: dict[str, Any] = {"sep": _separator(data, name), "encoding": encoding, "low_memory": False, "index_col": False}
+        try:
+            frame: DataFrame = _kept_zeros(pandas.read_csv(io.BytesIO(data), **options), data, options)
+        except UnicodeError:
+            continue
+        except pandas.errors.EmptyDataError:
+            frame = pandas.DataFrame()
+        except (pandas.errors.ParserError, ValueError, OverflowError, MemoryError) as error:
+            raise damaged(name, f"it is no intact CSV ({str(error).strip()})") from None
+        frame.attrs["encoding"] = {"cp1252": "windows-1252"}.get(encoding, encoding)
+        return frame
+    raise damaged(name, "its text is not in the encoding that its first bytes announce")
+
+
+def _encodings(data: bytes | memoryview) -> tuple[str, ...]:
+    """What is tried, in this order: a byte order mark decides, else UTF-8, else what Western Windows writes."""
+    known = next((encoding for mark, encoding in _BYTE_ORDER_MARKS if bytes(data[:3]).startswith(mark)), "")
+    return (known,) if known else ("utf-8", "cp1252", "latin-1")
+
+
+def _separator(data: bytes | memoryview, name: str) -> str:
+    """A tab in .tsv; in .csv the first of comma, tab and semicolon that stands in its first line."""
+    line = bytes(data[: 1 << 16]).partition(b"\n")[0]
+    return "\t" if kind(name) == "tsv" else next((mark for mark in ",\t;" if mark.encode() in line), ",")
+
+
+def cut_csv(data: bytes | memoryview, name: str, *, columns: Sequence[int], rows: np.ndarray[Any, Any]) -> bytes:
+    """The columns and rows with these numbers, each cell with the text that it has; UTF-8."""
+    pandas = library("pandas")
+    encoding = next(one for one in _encodings(data) if _decodes(data, one))
+    separator = _separator(data, name)
+    if not len(bytes(data[: 1 << 16]).strip()):
+        return b""
+    whole = pandas.read_csv(
+        io.BytesIO(data), sep=separator, encoding=encoding, dtype="str", keep_default_na=False, na_filter=False, index_col=False
+    )
+    text = io.BytesIO()
+    whole.iloc[rows, list(columns)].to_csv(text, sep=separator, index=False, lineterminator="\n", encoding="utf-8")
+    return text.getvalue()
+
+
+def _decodes(data: bytes | memoryview, encoding: str) -> bool:
+    try:
+        str(data, encoding)
+    except UnicodeError:
+        return False
+    return True
+
+
+def _kept_zeros(frame: DataFrame, data: bytes | memoryview, options: dict[str, Any]) -> DataFrame:
+    """``frame``, with columns as text that would lose leading zeros as numbers: 0701 is a subject, and not 701."""
+    numeric = [index for index, dtype in enumerate(frame.dtypes) if dtype.kind in "iuf"]
+    if not numeric or not _LEADING_ZERO.search(data):
+        return frame
+    pandas = library("pandas")
+    texts = pandas.read_csv(io.BytesIO(data), **options, dtype="str", usecols=numeric)
+    for place, index in enumerate(numeric):
+        if texts.iloc[:, place].str.match(r"\s*0\d").any():
+            frame.isetitem(index, texts.iloc[:, place])
+    return frame
+
+
+_READERS: Final[dict[str, Callable[[bytes | memoryview, str], Any]]] = {
+    "csv": _csv,
+    "tsv": _csv,
+    "xpt": transport.read,
+    "sas7bdat": sas.read_sas7bdat,
+    "parquet": parquet.read,
+    "json": dataset_json.read,
+    "ndjson": dataset_json.read_lines,
+}
