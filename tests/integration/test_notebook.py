@@ -16,6 +16,7 @@ import pytest
 import labxchange as lx
 from labxchange.errors import InputError, IntegrityError, UnavailableError
 from labxchange.node.client import run
+from labxchange.notebook import api
 from labxchange.notebook.handles import Transfer
 from tests.integration.conftest import Person
 from tests.integration.test_two_nodes import pair
@@ -29,6 +30,15 @@ def being(person: Person) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LABXCHANGE_HOME", str(person.home.root))
         yield
+
+
+def leave(*people: Person) -> None:
+    """Their nodes stop, and what ``lx`` opened to them is closed."""
+    for person in people:
+        with being(person):
+            run(api.client().close())
+        run(person.stop())
+    api._client.cache_clear()
 
 
 def given(ada: Person, bo: Person, what: object, *, title: str, **terms: object) -> Transfer:
@@ -46,7 +56,7 @@ def given(ada: Person, bo: Person, what: object, *, title: str, **terms: object)
 
 
 def test_tables_from_end_to_end(place: Path) -> None:
-    ada, bo = asyncio.run(pair(place))
+    ada, bo = run(pair(place))
     received = given(ada, bo, DATA / "adsl.xpt", title="ADSL")
     adsl = received.load("adsl.xpt")
     assert adsl.shape == (254, 48)
@@ -79,7 +89,7 @@ def test_tables_from_end_to_end(place: Path) -> None:
         (left,) = next(item for item in lx.inbox() if item.title == "Blinded").withheld
     assert left.rows == len(adsl) - len(part)
     assert {"ARM", "TRT01P"} <= set(left.columns)
-    assert lx.compare(part, part.copy()).changed == 0
+    assert lx.compare(part, part.copy()).same_values
 
     # A table of a kernel becomes Parquet, with the same values, and only its owner reads the copy.
     frame = given(ada, bo, adsl, title="From a kernel").load("From a kernel.parquet")
@@ -97,13 +107,14 @@ def test_tables_from_end_to_end(place: Path) -> None:
         received.load("adsl.xpt")
     assert edited.value.code == "file-changed"
     path.unlink()
-    with pytest.raises(UnavailableError) as gone:
+    with pytest.raises(UnavailableError) as missing:
         received.load("adsl.xpt")
-    assert gone.value.code == "file-missing"
+    assert missing.value.code == "file-missing"
+    leave(ada, bo)
 
 
 def test_what_cannot_be_shared_is_refused_and_nothing_is_left_behind(place: Path) -> None:
-    ada, bo = asyncio.run(pair(place))
+    ada, bo = run(pair(place))
     frame = pandas.DataFrame({"a": [1]})
     with being(ada):
         for what, terms, code in (
@@ -120,3 +131,4 @@ def test_what_cannot_be_shared_is_refused_and_nothing_is_left_behind(place: Path
             assert refused.value.code == code
         assert not lx.shares()
         assert not (ada.home.root / "exposed").exists()
+    leave(ada, bo)

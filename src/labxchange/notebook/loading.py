@@ -22,7 +22,7 @@ def load(file: FileInfo) -> pandas.DataFrame:
         IntegrityError: ``file-changed``.
         InputError: of ``content.tables.read``.
     """
-    from labxchange.content import tables
+    from labxchange.content.tables import read
 
     name = escape(file.path)
     try:
@@ -35,7 +35,7 @@ def load(file: FileInfo) -> pandas.DataFrame:
             f"{name} is not what was verified: it was edited or damaged since.",
             hint="`received.verify()` says which files; receive it again to have the original.",
         )
-    frame = tables.read(data, file.path)
+    frame = read(data, file.path)
     frame.attrs["labxchange"] = {
         "share": file.share,
         "version": file.version,
