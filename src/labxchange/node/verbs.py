@@ -198,6 +198,15 @@ class Verbs(Protocol):
         """A released file of an incoming transfer, by path or name: where it is and the digest that its bytes must have."""
         ...
 
+    async def transfer_accept(self, *, transfer: str, findings: str = "") -> ReceiptInfo:
+        """Sign that what was received is accepted; raises InputError ``not-received``, ``transfer-foreign``,
+        ``findings-malformed``, ``accept-not-intact``, ``decided-too-often``."""
+        ...
+
+    async def transfer_reject(self, *, transfer: str, findings: str) -> ReceiptInfo:
+        """Sign that what was received is rejected, and why; raises as ``transfer_accept``, and ``findings-missing``."""
+        ...
+
     async def dataset_verify(self, *, transfer: str, folder: str = "") -> ReceivedInfo:
         """Verify the files of an incoming transfer again, in ``folder`` (empty: where they were received)."""
         ...
