@@ -45,6 +45,4 @@ def reject(transfer: Transfer, findings: Findings = "", as_json: AsJson = False)
 def add_to(transfers: typer.Typer) -> None:
     """The two commands of the group of transfers."""
     transfers.command(epilog=example("labxchange transfer accept 8c01d2"))(accept)
-    transfers.command(epilog=example('labxchange transfer reject 8c01d2 --findings "AGE is empty in 12 rows of adsl.csv"'))(
-        reject
-    )
+    transfers.command(epilog=example('labxchange transfer reject 8c01d2 --findings "AGE is empty in 12 rows"'))(reject)

@@ -66,7 +66,7 @@ class Decisions:
             self._allow(level, receipts, holds)
             now = self._core.clock.now()
             body = replace(holds.body, level=level, findings=text, follows=holds.id, issued=now)
-            self._keep(row, sign(body, identity), now=now)
+            self._keep(row, sign(body, identity), receipts, now=now)
         return self._receipts.show(row.transfer)
 
     def _allow(self, level: Decision, receipts: list[Signed[Receipt]], holds: Signed[Receipt]) -> None:
@@ -79,7 +79,7 @@ class Decisions:
         if sum(item.body.decided for item in receipts) >= DECISIONS_MAX:
             raise InputError("decided-too-often", f"A transfer is decided on at most {DECISIONS_MAX} times; the last one stands.")
 
-    def _keep(self, row: TransferRow, signed: Signed[Receipt], *, now: int) -> None:
+    def _keep(self, row: TransferRow, signed: Signed[Receipt], receipts: list[Signed[Receipt]], *, now: int) -> None:
         entry = self._receipts.entry(
             Event.TRANSFER_RECEIPT,
             row,
@@ -91,7 +91,10 @@ class Decisions:
         )
         with self._core.act(entry) as tx:
             statements.put(tx, signed, about=row.transfer, now=now)
-            statements.post(tx, row.peer, signed.id)
+            # What it follows goes along: a sender who was restored from a backup may have lost it.
+            for item in (*receipts, signed):
+                if not statements.is_posted(tx, row.peer, item.id):
+                    statements.post(tx, row.peer, item.id)
         self._core.notices.publish("transfer", row.transfer)
         self._wake(row.peer)
 

@@ -215,7 +215,8 @@ class TransferInfo(Value, frozen=True, kw_only=True):
 
 
 class ReceiptInfo(Value, frozen=True, kw_only=True):
-    """What the best receipt of a transfer says; ``findings`` of a person who accepted or rejected it; ``file`` is the portable text that `labxchange receipt verify` checks."""
+    """What the best receipt of a transfer says, with the ``findings`` of a person who accepted or rejected it; ``file`` is the
+    portable text that `labxchange receipt verify` checks."""
 
     transfer: str
     level: str

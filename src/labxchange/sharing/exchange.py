@@ -1,8 +1,9 @@
 """What the two sides of a transfer sign, in the order in which it happens.
 
 accept (recipient) -> bytes, with progress (recipient) -> receipt ``delivered``, ``intact`` (recipient) -> receipt-ack (sender).
-When the recipient has looked: receipt ``accepted`` or ``rejected`` -> receipt-ack, as before. A transfer that is stopped by a rule leaves a cut; a request that is not met a refusal. Intervals of chunks are [first, last]
-in the global order of the listing, and name exactly what had arrived.
+When the recipient has looked: receipt ``accepted`` or ``rejected`` -> receipt-ack, as before. A transfer that is stopped by a rule
+leaves a cut; a request that is not met a refusal. Intervals of chunks are [first, last] in the global order of the listing, and
+name exactly what had arrived.
 """
 
 from __future__ import annotations
@@ -128,8 +129,8 @@ class Receipt(Statement, frozen=True, kw_only=True, forbid_unknown_fields=True, 
 def best(receipts: Sequence[Signed[Receipt]]) -> Signed[Receipt] | None:
     """What holds of the receipts of a transfer, given in the order in which they were kept: the newest that says more than
     ``delivered``, so a decision, or the result of an attempt that came after it."""
-    said = [item for item in receipts if item.body.level != "delivered"]
-    return (said or list(receipts) or [None])[-1]
+    said = [item for item in receipts if item.body.level != "delivered"] or list(receipts)
+    return said[-1] if said else None
 
 
 def decides(body: Receipt, kept: Sequence[Signed[Receipt]]) -> bool:
