@@ -1,9 +1,9 @@
 """Receipts: what the recipient signs when a transfer ends, what the sender countersigns, and the portable file of both.
 
 ``delivered``: every byte that could be had is here. ``intact``: the files match the manifest; given only over a manifest. A
-person's ``accepted`` or ``rejected`` is signed in ``decisions`` and countersigned here. The countersignature carries the proof that
-the receipt stands in the sender's trail. Honest limit: a recipient can withhold the last receipt; accept and progress are then the
-evidence.
+person's ``accepted`` or ``rejected`` is signed in ``decisions`` and countersigned here. The countersignature carries the proof
+that the receipt stands in the sender's trail. Honest limit: a recipient can withhold the last receipt; accept and progress are
+then the evidence.
 """
 
 from __future__ import annotations

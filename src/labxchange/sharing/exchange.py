@@ -1,9 +1,9 @@
 """What the two sides of a transfer sign, in the order in which it happens.
 
 accept (recipient) -> bytes, with progress (recipient) -> receipt ``delivered``, ``intact`` (recipient) -> receipt-ack (sender).
-When the recipient has looked: receipt ``accepted`` or ``rejected`` -> receipt-ack, as before. A transfer that is stopped by a rule
-leaves a cut; a request that is not met a refusal. Intervals of chunks are [first, last] in the global order of the listing, and
-name exactly what had arrived.
+When the recipient has looked: receipt ``accepted`` or ``rejected`` -> receipt-ack. A transfer that is stopped by a rule leaves a
+cut; a request that is not met a refusal. Intervals of chunks are [first, last] in the global order of the listing, and name
+exactly what had arrived.
 """
 
 from __future__ import annotations
