@@ -95,13 +95,10 @@ def save(
 
     The page carries the signed statements, so `labxchange receipt verify` checks it, and that it shows what they say.
     """
-    import json
-
-    from labxchange.node.receipt_page import render
     from labxchange.node.verbs import Verbs
 
     receipt = reach.call(Verbs.receipt_show, transfer=transfer)
-    _write(reach.absolute(file), render(json.loads(receipt.file)))
+    _write(reach.absolute(file), reach.call(Verbs.receipt_page, transfer=receipt.transfer).page.encode())
     screen.show(receipt, _draw, as_json=as_json)
     if not as_json:
         screen.remark(f"It is in {file}; anyone can check it: `labxchange receipt verify {file}`.")

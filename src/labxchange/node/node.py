@@ -628,6 +628,10 @@ class Node(Verbs):
         self.core.require()
         return self.receipts.show((await self.transfer_show(transfer=transfer)).transfer)
 
+    async def receipt_page(self, *, transfer: str) -> values.ReceiptPage:
+        self.core.require()
+        return self.receipts.page(self._find(transfer).transfer)
+
     # --- trail --------------------------------------------------------------------------------------------------------
     async def audit_list(
         self, *, event: str = "", about: str = "", since: int = 0, until: int = 0, limit: int = 100

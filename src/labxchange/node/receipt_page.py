@@ -154,6 +154,9 @@ def _facts(proven: Proven) -> Iterable[tuple[str, str]]:
         for name, value in (("note", share.note), ("study", share.study), ("site", share.site), ("category", share.category)):
             if value:
                 yield name, _text(value)
+        for one in share.withheld:
+            left = [f"columns {', '.join(one.columns)}"] * bool(one.columns) + [f"{one.rows:,} rows"] * bool(one.rows)
+            yield "withheld", _text(f"{one.file}: {'; '.join(left)}")
     if grant is not None:
         yield "grant", f"<code>{grant.grant}</code>, from {_moment(grant.not_before)} until {_moment(grant.not_after)}"
         if grant.purpose:

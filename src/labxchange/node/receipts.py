@@ -28,8 +28,9 @@ from labxchange.node.catalog import Catalog, Loaded
 from labxchange.node.clock import local_text
 from labxchange.node.contacts import Contacts
 from labxchange.node.core import Core
+from labxchange.node.receipt_page import render
 from labxchange.node.receipt_proof import check_ack
-from labxchange.node.values import ReceiptInfo, ReceivedInfo
+from labxchange.node.values import ReceiptInfo, ReceiptPage, ReceivedInfo
 from labxchange.settings import SOFTWARE
 from labxchange.sharing.exchange import DECISIONS_MAX, Accept, Counts, Path, Receipt, ReceiptAck, best, decides
 from labxchange.sharing.share import Share
@@ -387,6 +388,10 @@ class Receipts:
             path=f"{body.path.route}, {body.path.plane}, {body.path.cipher}",
             file=self._file(holds, ack, sender=sender, recipient=recipient, share=share),
         )
+
+    def page(self, transfer: str) -> ReceiptPage:
+        """The best receipt of a transfer as a page; raises as ``show``."""
+        return ReceiptPage(transfer=transfer, page=render(json.loads(self.show(transfer).file)).decode())
 
     def _file(self, receipt: Signed[Receipt], ack: bytes | None, *, sender: str, recipient: str, share: ShareRow | None) -> str:
         with self._core.database.begin() as tx:

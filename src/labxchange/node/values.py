@@ -236,6 +236,13 @@ class ReceiptInfo(Value, frozen=True, kw_only=True):
     file: str
 
 
+class ReceiptPage(Value, frozen=True, kw_only=True):
+    """The best receipt of a transfer as an HTML page, which carries the portable text."""
+
+    transfer: str
+    page: str
+
+
 class ReceivedInfo(Value, frozen=True, kw_only=True):
     """The verification report of an incoming transfer and where the files are."""
 

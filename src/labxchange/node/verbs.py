@@ -22,6 +22,7 @@ from labxchange.node.values import (
     Me,
     NodeStatus,
     ReceiptInfo,
+    ReceiptPage,
     ReceivedInfo,
     ShareInfo,
     TransferInfo,
@@ -213,6 +214,10 @@ class Verbs(Protocol):
 
     async def receipt_show(self, *, transfer: str) -> ReceiptInfo:
         """The best receipt of a transfer, with its portable file."""
+        ...
+
+    async def receipt_page(self, *, transfer: str) -> ReceiptPage:
+        """The best receipt of a transfer as a page to read, print and keep."""
         ...
 
     async def audit_list(

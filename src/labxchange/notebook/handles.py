@@ -94,7 +94,9 @@ class Receipt(ReceiptInfo, frozen=True, kw_only=True):
     _client: Client
 
     def save(self, path: str | Path) -> Path:
-        """Write the transfer's best receipt as a page to read, print and keep, into a new file; `labxchange receipt verify` checks it.
+        """Write the transfer's best receipt as a page to read, print and keep, into a new file.
+
+        `labxchange receipt verify` checks the page.
 
         Raises:
             InputError: ``file-exists``, ``not-permitted``.

@@ -147,6 +147,10 @@ def test_saving_a_receipt_never_replaces_a_file(node: FakeNode, tmp_path: Path) 
     assert main(["receipt", "show", ID, "--save", str(target)]) == 0
     assert target.read_text() == "{}"
     assert main(["receipt", "show", ID, "--save", str(target)]) == 2
+    node.answers["receipt_page"] = values.ReceiptPage(transfer=ID, page="<page>")
+    assert main(["receipt", "save", ID, str(tmp_path / "r.html")]) == 0
+    assert (tmp_path / "r.html").read_text() == "<page>"
+    assert main(["receipt", "save", ID, str(tmp_path / "r.html")]) == 2
 
 
 @pytest.mark.parametrize("level", ["accepted", "rejected"])

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
-from labxchange.node.values import Notice, ReceiptInfo, TransferInfo
+import pytest
+
+from labxchange.errors import InputError
+from labxchange.node.values import Notice, ReceiptInfo, ReceiptPage, TransferInfo
 from labxchange.notebook.handles import Transfer
 from tests.unit.cli.fake import sample
 
@@ -20,8 +24,10 @@ class Client:
 
     async def call(self, verb: Callable[..., Any], **given: Any) -> Any:
         self.calls.append((verb.__name__, given))
+        if verb.__name__ == "receipt_page":
+            return ReceiptPage(transfer=ID, page="<é>")
         if verb.__name__ != "transfer_show":
-            return sample(ReceiptInfo, level="accepted", transfer=ID)
+            return sample(ReceiptInfo, level="accepted", transfer=ID, title="T\x1b", findings="one\ntwo")
         return sample(TransferInfo, state="running" if len(self.calls) < 3 else "verified")
 
     async def notices(self) -> AsyncIterator[Notice]:
@@ -37,3 +43,13 @@ def test_a_decision_waits_until_the_transfer_is_over() -> None:
         assert [name for name, _ in client.calls] == ["transfer_show"] * 3 + [verb]
         assert client.calls[-1][1] == {"transfer": ID, "findings": findings}
         assert handle.receipt.level == "accepted"
+
+
+def test_a_receipt_is_shown_in_few_words_and_saved_once(tmp_path: Path) -> None:
+    receipt = Transfer(Client(), sample(TransferInfo, transfer=ID)).receipt  # type: ignore[arg-type]
+    assert repr(receipt).split("\n") == ["receipt of “T\\u{1b}”: accepted, , signed", "  | one", "  | two"]
+    saved = receipt.save(tmp_path / "receipt.html")
+    assert saved.read_text(encoding="utf-8") == "<é>"
+    with pytest.raises(InputError) as caught:
+        receipt.save(str(saved))
+    assert caught.value.code == "file-exists"
