@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from labxchange.cli import contacts, datasets, keys, nodes, options, receipts, shares, trail, transfers
+from labxchange.cli import contacts, datasets, decisions, keys, nodes, options, receipts, shares, trail, transfers
 from labxchange.cli.exit_codes import ExitCode, code_of
 from labxchange.errors import InputError, LabxchangeError
 
@@ -23,6 +23,7 @@ app.add_typer(contacts.app, name="contact")
 app.add_typer(datasets.app, name="dataset")
 app.add_typer(shares.app, name="share")
 transfers.add_to(app)
+decisions.add_to(transfers.app)
 app.add_typer(transfers.app, name="transfer")
 app.add_typer(receipts.app, name="receipt")
 app.add_typer(trail.app, name="audit")

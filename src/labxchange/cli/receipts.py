@@ -39,6 +39,7 @@ def _draw(receipt: ReceiptInfo) -> None:
             ("transfer", receipt.transfer),
         ]
     )
+    screen.quoted("findings", receipt.findings)
 
 
 def _draw_checked(checked: CheckedReceipt) -> None:
@@ -46,6 +47,7 @@ def _draw_checked(checked: CheckedReceipt) -> None:
     known = set(checked.trusted)
     screen.fields(
         [
+            ("title", checked.title),
             ("level", checked.level),
             ("verdict", checked.verdict),
             ("sender", f"{checked.sender} ({checked.sender_fingerprint})"),
@@ -56,6 +58,7 @@ def _draw_checked(checked: CheckedReceipt) -> None:
             ("countersigned", "yes: it stands in the sender's trail" if checked.countersigned else "no"),
         ]
     )
+    screen.quoted("findings", checked.findings)
     for name in (checked.sender, checked.recipient):
         if name not in known:
             screen.remark(
@@ -71,7 +74,7 @@ def show(
     ] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Show the receipt of a transfer, of either direction."""
+    """Show the best receipt of a transfer, of either direction: delivered, intact, accepted or rejected."""
     from labxchange.node.verbs import Verbs
 
     receipt = reach.call(Verbs.receipt_show, transfer=transfer)
@@ -80,6 +83,25 @@ def show(
     screen.show(receipt, _draw, as_json=as_json)
     if save and not as_json:
         screen.remark(f"It is in {save}; anyone can check it: `labxchange receipt verify {save}`.")
+
+
+@app.command(epilog=example("labxchange receipt save 8c01d2 receipt.html"))
+def save(
+    transfer: Transfer,
+    file: Annotated[str, typer.Argument(metavar="FILE.html", help="The new file.")],
+    as_json: AsJson = False,
+) -> None:
+    """Write the receipt of a transfer as a page to read, print and keep.
+
+    The page carries the signed statements, so `labxchange receipt verify` checks it, and that it shows what they say.
+    """
+    from labxchange.node.verbs import Verbs
+
+    receipt = reach.call(Verbs.receipt_show, transfer=transfer)
+    _write(reach.absolute(file), reach.call(Verbs.receipt_page, transfer=receipt.transfer).page.encode())
+    screen.show(receipt, _draw, as_json=as_json)
+    if not as_json:
+        screen.remark(f"It is in {file}; anyone can check it: `labxchange receipt verify {file}`.")
 
 
 def _write(target: str, data: bytes) -> None:
@@ -91,11 +113,14 @@ def _write(target: str, data: bytes) -> None:
 
 @app.command(epilog=example("labxchange receipt verify receipt.json --trust ABCDEFG-..."))
 def verify(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="The file of `labxchange receipt show --save`.")],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="What `labxchange receipt save` or `receipt show --save` wrote.")],
     trust: Trust = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check a receipt file, offline and without a node: the signatures of both parties, and the proof from the sender's trail."""
+    """Check a receipt file, JSON or page, offline and without a node.
+
+    Checked are the signatures of both parties, the proof from the sender's trail, and of a page that it shows what they say.
+    """
     from labxchange.files.disk_errors import mapping
     from labxchange.node.receipt_file import check_file
 

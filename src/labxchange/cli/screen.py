@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _STYLES = {
-    **dict.fromkeys(["ok", "verified", "completed", "available", "intact", "match", "VALID"], "green"),
+    **dict.fromkeys(["ok", "verified", "completed", "available", "accepted", "intact", "match", "VALID"], "green"),
     **dict.fromkeys(["warning", "waiting", "paused", "unverified", "hashing", "VALID-UNANCHORED", "INCOMPLETE"], "yellow"),
-    **dict.fromkeys(["problem", "failed", "cut", "blocked", "revoked", "not-intact", "DIVERGED", "INVALID"], "red"),
+    **dict.fromkeys(["problem", "failed", "cut", "blocked", "revoked", "rejected", "not-intact", "DIVERGED", "INVALID"], "red"),
 }
 _PIPE_WIDTH = 1000
 
@@ -51,6 +51,14 @@ def _text(content: str) -> Text:
 def line(content: str = "") -> None:
     """One line on stdout, never folded."""
     console().print(_text(content), soft_wrap=True)
+
+
+def quoted(name: str, text: str) -> None:
+    """A text of several lines under its name, each of them marked, so that none passes for a line of ours; nothing if empty."""
+    if text:
+        line(f"{name}:")
+        for part in text.split("\n"):
+            line(f"  | {part}")
 
 
 def remark(content: str) -> None:

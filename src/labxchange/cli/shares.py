@@ -55,6 +55,8 @@ def _draw(share: ShareInfo) -> None:
             empty="",
         )
     for person in share.recipients:
+        if person.findings:
+            screen.quoted(f"{person.name} {person.state} it", person.findings)
         if person.asked_until:
             why = f": {person.asked_reason}" if person.asked_reason else "."
             screen.line(f"{person.name} asks for more time, until {times.moment(person.asked_until)}{why}")

@@ -19,7 +19,7 @@ from labxchange.identity.statement import Signed, parse, sign
 from labxchange.node.contacts import Contacts
 from labxchange.node.core import Core
 from labxchange.node.values import RecipientStatus
-from labxchange.sharing.exchange import Receipt
+from labxchange.sharing.exchange import Receipt, best
 from labxchange.sharing.grant import ExtensionRequest, Grant, Revocation, changed
 from labxchange.sharing.share import Offer, Withheld
 from labxchange.store import shares as rows
@@ -119,14 +119,14 @@ class Grants:
                 attempts = [item for item in transfers.outgoing_of(tx, row.grant) if item.peer == key]
                 newest = attempts[-1] if attempts else None
                 receipts = [parse(found, Receipt) for found in statements.about(tx, newest.transfer, "receipt")] if newest else []
-                best = max(receipts, key=lambda item: (item.body.level == "intact", item.body.issued), default=None)
+                holds = best(receipts)
                 acknowledged = bool(newest and statements.about(tx, newest.transfer, "receipt-ack"))
                 posted = statements.is_posted(tx, key, row.offer)
                 out.append(
                     RecipientStatus(
                         name=self._contacts.name(key),
                         key=key,
-                        state=_recipient_state(row, grant, best, newest, offered=not posted, now=self._core.clock.now()),
+                        state=_recipient_state(row, grant, holds, newest, offered=not posted, now=self._core.clock.now()),
                         grant=row.grant,
                         revoked=bool(row.revocation),
                         not_before=grant.not_before,
@@ -136,7 +136,8 @@ class Grants:
                         used=sum(item.slot == "used" for item in attempts),
                         transfer=newest.transfer if newest else "",
                         done_bytes=newest.done_bytes if newest else 0,
-                        receipt=best.id if best else "",
+                        receipt=holds.id if holds else "",
+                        findings=holds.body.findings if holds else "",
                         acknowledged=acknowledged,
                         asked_until=row.asked_until,
                         asked_reason=next((item.reason for item in reversed(asked) if item.issuer == key), ""),
@@ -277,7 +278,7 @@ def _recipient_state(
     if receipt is not None and receipt.body.level == "intact":
         return "verified" if receipt.body.verdict == "match" else "not intact"
     if receipt is not None:
-        return "delivered"
+        return receipt.body.level
     if row.revocation:
         return "revoked"
     if now >= grant.not_after:

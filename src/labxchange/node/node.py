@@ -31,6 +31,7 @@ from labxchange.node.clock import Clock, elapsed_ms, utc_text, wall_ms
 from labxchange.node.contacts import Contacts
 from labxchange.node.controls import Controls, chosen
 from labxchange.node.core import Core
+from labxchange.node.decisions import Decisions
 from labxchange.node.denials import Denials
 from labxchange.node.doctor import examine
 from labxchange.node.grants import Grants, Terms
@@ -107,6 +108,7 @@ class Node(Verbs):
         self.hashing = Hashing(core, self.catalog)
         self.books = Books(core, self.catalog, self.hashing)
         self.receipts = Receipts(core, self.contacts, self.catalog, self.books)
+        self.decisions = Decisions(core, self.receipts, wake=self._wake)
         self.inbox = Inbox(core, self.contacts)
         self.budget = Budget(core)
         self.witnessing = Witnessing(core, self.contacts, self.budget)
@@ -612,6 +614,12 @@ class Node(Verbs):
         shown = await self.transfer_show(transfer=transfer)
         return received_file(self.core, self.catalog, transfer=shown.transfer, file=file)
 
+    async def transfer_accept(self, *, transfer: str, findings: str = "") -> values.ReceiptInfo:
+        return self.decisions.decide(self._find(transfer), "accepted", findings)
+
+    async def transfer_reject(self, *, transfer: str, findings: str) -> values.ReceiptInfo:
+        return self.decisions.decide(self._find(transfer), "rejected", findings)
+
     async def dataset_verify(self, *, transfer: str, folder: str = "") -> values.ReceivedInfo:
         shown = await self.transfer_show(transfer=transfer)
         return await verify_received(self.core, self.catalog, self.receiving.entry, transfer=shown.transfer, folder=folder)
@@ -619,6 +627,10 @@ class Node(Verbs):
     async def receipt_show(self, *, transfer: str) -> values.ReceiptInfo:
         self.core.require()
         return self.receipts.show((await self.transfer_show(transfer=transfer)).transfer)
+
+    async def receipt_page(self, *, transfer: str) -> values.ReceiptPage:
+        self.core.require()
+        return self.receipts.page(self._find(transfer).transfer)
 
     # --- trail --------------------------------------------------------------------------------------------------------
     async def audit_list(

@@ -1,8 +1,9 @@
 """Receipts: what the recipient signs when a transfer ends, what the sender countersigns, and the portable file of both.
 
-``delivered``: every byte that could be had is here. ``intact``: the files match the manifest; given only over a manifest. The
-countersignature carries the proof that the receipt stands in the sender's trail. Honest limit: a recipient can withhold the last
-receipt; accept and progress are then the evidence.
+``delivered``: every byte that could be had is here. ``intact``: the files match the manifest; given only over a manifest. A
+person's ``accepted`` or ``rejected`` is signed in ``decisions`` and countersigned here. The countersignature carries the proof
+that the receipt stands in the sender's trail. Honest limit: a recipient can withhold the last receipt; accept and progress are
+then the evidence.
 """
 
 from __future__ import annotations
@@ -27,10 +28,11 @@ from labxchange.node.catalog import Catalog, Loaded
 from labxchange.node.clock import local_text
 from labxchange.node.contacts import Contacts
 from labxchange.node.core import Core
-from labxchange.node.receipt_file import check_ack
-from labxchange.node.values import ReceiptInfo, ReceivedInfo
+from labxchange.node.receipt_page import render
+from labxchange.node.receipt_proof import check_ack
+from labxchange.node.values import ReceiptInfo, ReceiptPage, ReceivedInfo
 from labxchange.settings import SOFTWARE
-from labxchange.sharing.exchange import Accept, Counts, Path, Receipt, ReceiptAck
+from labxchange.sharing.exchange import DECISIONS_MAX, Accept, Counts, Path, Receipt, ReceiptAck, best, decides
 from labxchange.sharing.share import Share
 from labxchange.store import shares as rows
 from labxchange.store import statements, transfers
@@ -167,7 +169,10 @@ class Receipts:
             if finding.kind is not FindingKind.MISSING
         ]
         entries.append(verified)
-        entries += [self.entry(Event.TRANSFER_RECEIPT, row, object_type="receipt", object_id=item.id) for item in signed]
+        entries += [
+            self.entry(Event.TRANSFER_RECEIPT, row, object_type="receipt", object_id=item.id, details={"level": item.body.level})
+            for item in signed
+        ]
         state = "verified" if intact else "failed"
         fresh = replace(
             row, state=state, reason="" if intact else "not-intact", finished_ms=now, report=msgspec.msgpack.encode(report)
@@ -205,8 +210,9 @@ class Receipts:
         assert contact is not None
         check_ack(signed, parse_card(contact.card).body)
         done = {*known, signed.body.receipt}
-        entries = [self.entry(Event.TRANSFER_RECEIPT, row, object_type="receipt-ack", object_id=signed.id)]
-        attempt = {item.id for item in receipts if item.body.finished == receipt.body.finished}
+        level = {"level": receipt.body.level}
+        entries = [self.entry(Event.TRANSFER_RECEIPT, row, object_type="receipt-ack", object_id=signed.id, details=level)]
+        attempt = {item.id for item in receipts if item.body.finished == receipt.body.finished and not item.body.decided}
         settled = attempt <= done
         completed = settled and row.state == "verified" and row.finished_ms == receipt.body.finished
         if completed:
@@ -241,23 +247,26 @@ class Receipts:
             share = rows.share(tx, row.share, row.version, owner=row.owner(self._core.me))
             grant = rows.grant(tx, row.grant, owner=row.owner(self._core.me))
             accepted = statements.is_about(tx, body.accept, body.transfer, "accept")
-            told = len(statements.about(tx, body.transfer, "receipt"))
+            told = [parse(found, Receipt) for found in statements.about(tx, body.transfer, "receipt")]
             kept = statements.is_about(tx, signed.id, body.transfer, "receipt")
         assert share is not None
         assert grant is not None
         seq = self._seq_of(signed.id) if kept else None
         if seq is not None:
             return self._acknowledge(signed, seq)
-        if told >= _RECEIPTS_MAX:
+        if sum(item.body.decided == body.decided for item in told) >= (DECISIONS_MAX if body.decided else _RECEIPTS_MAX):
             raise PeerError("receipt-repeated", "There are more receipts for a transfer than it can have.")
         agrees = (body.listing, body.offer) == (share.listing, grant.offer) and accepted
-        agrees = agrees and body.manifest == share.manifest and _consistent(body, self._catalog.load(share))
-        noted = agrees and self._noted(body, row)
+        if body.decided:  # on a receipt that was held against everything here
+            agrees = noted = decides(body, [item for item in told if item.id != signed.id])
+        else:
+            agrees = agrees and body.manifest == share.manifest and _consistent(body, self._catalog.load(share))
+            noted = agrees and self._noted(body, row)
         if not agrees or not (noted or self._books.may_be_short(row)):
             raise PeerError("receipt-wrong", "A receipt contradicts the transfer that it names.")
         final = body.level == "intact" and row.state != "completed"
         intact = final and body.verdict == "match"
-        details: dict[str, str | int] = {"bytes": body.bytes, "reused": body.reused}
+        details: dict[str, str | int] = {"level": body.level, "bytes": body.bytes, "reused": body.reused}
         entry = self.entry(Event.TRANSFER_RECEIPT, row, object_type="receipt", object_id=signed.id, details=details)
         entries = [entry if noted else replace(entry, result_code="notes-short")]
         if final:
@@ -279,7 +288,7 @@ class Receipts:
         seq = trail.size
         with self._core.act(*entries) as tx:
             statements.put(tx, signed, about=body.transfer, now=now)
-            transfers.put_transfer(tx, row if row.state == "completed" else fresh)
+            transfers.put_transfer(tx, row if row.state == "completed" or body.decided else fresh)
         return self._acknowledge(signed, seq)
 
     def _noted(self, body: Receipt, row: TransferRow) -> bool:
@@ -357,14 +366,15 @@ class Receipts:
             raise InputError(
                 "receipt-none", "There is no receipt for this transfer yet.", hint="It comes when everything arrived."
             )
-        best = max(receipts, key=lambda item: (item.body.level == "intact", item.body.issued))
-        ack = acks.get(best.id)
+        holds = best(receipts) or receipts[-1]
+        ack = acks.get(holds.id)
         sender, recipient = (row.peer, self._core.me) if row.direction == "in" else (self._core.me, row.peer)
-        body = best.body
+        body = holds.body
         return ReceiptInfo(
             transfer=row.transfer,
             level=body.level,
             verdict=body.verdict,
+            findings=body.findings,
             title=share.title if share else "",
             sender=self._contacts.name(sender),
             recipient=self._contacts.name(recipient),
@@ -373,22 +383,25 @@ class Receipts:
             reused_bytes=body.reused,
             root=body.root,
             finished=body.finished,
-            receipt=best.id,
+            receipt=holds.id,
             acknowledged=ack is not None,
             path=f"{body.path.route}, {body.path.plane}, {body.path.cipher}",
-            file=self._file(best, ack, sender=sender, recipient=recipient, share=share),
+            file=self._file(holds, ack, sender=sender, recipient=recipient, share=share),
         )
+
+    def page(self, transfer: str) -> ReceiptPage:
+        """The best receipt of a transfer as a page; raises as ``show``."""
+        return ReceiptPage(transfer=transfer, page=render(json.loads(self.show(transfer).file)).decode())
 
     def _file(self, receipt: Signed[Receipt], ack: bytes | None, *, sender: str, recipient: str, share: ShareRow | None) -> str:
         with self._core.database.begin() as tx:
             envelopes = [share.statement, share.listing, share.manifest] if share else []
-            kept = [
-                statements.get(tx, item) for item in (*envelopes, receipt.body.offer, receipt.body.grant, receipt.body.accept)
-            ]
+            names = (*envelopes, receipt.body.offer, receipt.body.grant, receipt.body.accept)
+            kept = [*(statements.get(tx, item) for item in names), *statements.about(tx, receipt.body.transfer, "receipt")]
         named = {
             "labxchange receipt": 1,
             "cards": [json.loads(self._card(key)) for key in (sender, recipient)],
-            "statements": [json.loads(item) for item in kept if item],
+            "statements": [json.loads(item) for item in kept if item and item != receipt.envelope],
             "receipt": json.loads(receipt.envelope),
         }
         if ack is not None:
@@ -410,6 +423,8 @@ def _consistent(body: Receipt, loaded: Loaded) -> bool:
     counts, good = body.counts, body.verdict in ("complete", "match")
     bad = counts.differ + counts.missing + counts.error
     if (body.level == "delivered") != (body.verdict in ("complete", "incomplete")) or good != (bad == 0):
+        return False
+    if body.findings or body.follows:
         return False
     if body.reused > body.bytes or counts.unexpected or counts.matched + bad != len(loaded.files):
         return False

@@ -184,6 +184,7 @@ class Taking:
         answer = self._receipts.countersign(signed)
         if signed.body.level == "intact" and not again:
             self._finished(signed.body.transfer)
+        if signed.body.level != "delivered" and not again:
             self._settled(key)
         return [answer]
 

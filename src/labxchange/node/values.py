@@ -81,7 +81,7 @@ class InvitationInfo(Value, frozen=True, kw_only=True):
 
 
 class RecipientStatus(Value, frozen=True, kw_only=True):
-    """One recipient of a share version: how far they are, under which grant, with which receipt."""
+    """One recipient of a share version: how far they are, under which grant, with which receipt and findings."""
 
     name: str
     key: str
@@ -96,6 +96,7 @@ class RecipientStatus(Value, frozen=True, kw_only=True):
     transfer: str
     done_bytes: int
     receipt: str
+    findings: str
     acknowledged: bool
     asked_until: int
     asked_reason: str
@@ -214,11 +215,13 @@ class TransferInfo(Value, frozen=True, kw_only=True):
 
 
 class ReceiptInfo(Value, frozen=True, kw_only=True):
-    """What the receipt of a transfer says; ``file`` is the portable text that `labxchange receipt verify` checks."""
+    """What the best receipt of a transfer says, with the ``findings`` of a person who accepted or rejected it; ``file`` is the
+    portable text that `labxchange receipt verify` checks."""
 
     transfer: str
     level: str
     verdict: str
+    findings: str
     title: str
     sender: str
     recipient: str
@@ -231,6 +234,13 @@ class ReceiptInfo(Value, frozen=True, kw_only=True):
     acknowledged: bool
     path: str
     file: str
+
+
+class ReceiptPage(Value, frozen=True, kw_only=True):
+    """The best receipt of a transfer as an HTML page, which carries the portable text."""
+
+    transfer: str
+    page: str
 
 
 class ReceivedInfo(Value, frozen=True, kw_only=True):

@@ -22,6 +22,7 @@ from labxchange.node.values import (
     Me,
     NodeStatus,
     ReceiptInfo,
+    ReceiptPage,
     ReceivedInfo,
     ShareInfo,
     TransferInfo,
@@ -198,12 +199,25 @@ class Verbs(Protocol):
         """A released file of an incoming transfer, by path or name: where it is and the digest that its bytes must have."""
         ...
 
+    async def transfer_accept(self, *, transfer: str, findings: str = "") -> ReceiptInfo:
+        """Sign that what was received is accepted; raises InputError ``not-received``, ``transfer-foreign``,
+        ``findings-malformed``, ``accept-not-intact``, ``decided-too-often``."""
+        ...
+
+    async def transfer_reject(self, *, transfer: str, findings: str) -> ReceiptInfo:
+        """Sign that what was received is rejected, and why; raises as ``transfer_accept``, and ``findings-missing``."""
+        ...
+
     async def dataset_verify(self, *, transfer: str, folder: str = "") -> ReceivedInfo:
         """Verify the files of an incoming transfer again, in ``folder`` (empty: where they were received)."""
         ...
 
     async def receipt_show(self, *, transfer: str) -> ReceiptInfo:
         """The best receipt of a transfer, with its portable file."""
+        ...
+
+    async def receipt_page(self, *, transfer: str) -> ReceiptPage:
+        """The best receipt of a transfer as a page to read, print and keep."""
         ...
 
     async def audit_list(

@@ -10,9 +10,12 @@ from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from msgspec.structs import asdict
+
 from labxchange.dataset.check import Report
 from labxchange.dataset.names import escape
 from labxchange.errors import UnavailableError
+from labxchange.files.newfile import new_file
 from labxchange.node.client import Client, run, start
 from labxchange.node.values import ReceiptInfo, ReceivedInfo, ShareInfo, TransferInfo
 from labxchange.node.verbs import Verbs
@@ -83,6 +86,32 @@ class Share:
         head = f"share “{escape(info.title)}” version {info.version}: {info.state}, {info.files} files, {size(info.bytes)}"
         rows = [(item.name, item.state, size(item.done_bytes), when(item.not_after)) for item in info.recipients]
         return head + "\n" + table(("recipient", "state", "arrived", "until"), rows, empty="no recipients")
+
+
+class Receipt(ReceiptInfo, frozen=True, kw_only=True):
+    """A receipt that can be saved."""
+
+    _client: Client
+
+    def save(self, path: str | Path) -> Path:
+        """Write the transfer's best receipt as a page to read, print and keep, into a new file.
+
+        `labxchange receipt verify` checks the page.
+
+        Raises:
+            InputError: ``file-exists``, ``not-permitted``.
+        """
+        target = Path(path).expanduser().absolute()
+        made = run(self._client.call(Verbs.receipt_page, transfer=self.transfer))
+        with new_file(target) as out:
+            out.write(made.page.encode())
+        return target
+
+    def __repr__(self) -> str:
+        signed = "signed, countersigned" if self.acknowledged else "signed"
+        head = f"receipt of “{escape(self.title)}”: {self.level}, {self.verdict}, {signed}"
+        found = [f"  | {escape(line)}" for line in self.findings.split("\n") if self.findings]
+        return "\n".join([head, *found])
 
 
 class Transfer:
@@ -171,10 +200,23 @@ class Transfer:
         received: ReceivedInfo = run(self._client.call(Verbs.transfer_report, transfer=self.id))
         return received.report
 
+    def accept(self, findings: str = "") -> Transfer:
+        """Wait until it is over, then sign that what arrived is accepted."""
+        self.wait()
+        run(self._client.call(Verbs.transfer_accept, transfer=self.id, findings=findings))
+        return self
+
+    def reject(self, findings: str) -> Transfer:
+        """Wait until it is over, then sign that what arrived is rejected, and why."""
+        self.wait()
+        run(self._client.call(Verbs.transfer_reject, transfer=self.id, findings=findings))
+        return self
+
     @property
-    def receipt(self) -> ReceiptInfo:
-        """The signed receipt."""
-        return run(self._client.call(Verbs.receipt_show, transfer=self.id))
+    def receipt(self) -> Receipt:
+        """The best signed receipt: delivered, intact, accepted or rejected."""
+        info = run(self._client.call(Verbs.receipt_show, transfer=self.id))
+        return Receipt(**asdict(info), _client=self._client)
 
     def __repr__(self) -> str:
         info = self.status

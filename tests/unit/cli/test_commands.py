@@ -36,8 +36,8 @@ key create|show|backup|restore
 contact invite|accept|verify|list|show|invitations|block|unblock|accept-trail
 dataset show|verify
 share create|status|revoke|extend|request-extension
-transfer list|show|set|pause|resume|cancel|report
-receipt show|verify
+transfer list|show|set|pause|resume|cancel|report|accept|reject
+receipt show|save|verify
 audit list|export|verify
 node start|stop|status|logs|unlock|backup|restore|configure
 clock reset

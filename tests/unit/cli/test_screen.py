@@ -28,7 +28,7 @@ REPORT = Report(
 )
 
 EVIDENCE = values.EvidenceInfo(kind="diverged", utc=1, first=HOSTILE, second="note\n\n— key sig\n")
-PERSON = sample(values.RecipientStatus, name=HOSTILE, state=HOSTILE, asked_until=1, asked_reason=HOSTILE)
+PERSON = sample(values.RecipientStatus, name=HOSTILE, state=HOSTILE, asked_until=1, asked_reason=HOSTILE, findings=HOSTILE)
 VALUES: dict[str, tuple[list[str], Any]] = {
     "key_show": (["key", "show"], sample(values.Me, name=HOSTILE, words=(HOSTILE,))),
     "contact_list": (["contact", "list"], [sample(values.ContactInfo, name=HOSTILE, organisation=HOSTILE, alert=HOSTILE)]),
@@ -41,7 +41,9 @@ VALUES: dict[str, tuple[list[str], Any]] = {
     "inbox_list": (["inbox"], [sample(values.InboxItem, title=HOSTILE, note=HOSTILE, sender=HOSTILE)]),
     "transfer_list": (["transfer", "list"], [sample(values.TransferInfo, title=HOSTILE, peer=HOSTILE, reason=HOSTILE)]),
     "transfer_report": (["transfer", "report", "x"], values.ReceivedInfo(transfer="ab", destination=HOSTILE, report=REPORT)),
-    "receipt_show": (["receipt", "show", "x"], sample(values.ReceiptInfo, title=HOSTILE, sender=HOSTILE, path=HOSTILE)),
+    "receipt_show": (["receipt", "show", "x"], sample(values.ReceiptInfo, title=HOSTILE, path=HOSTILE, findings=HOSTILE)),
+    "transfer_accept": (["transfer", "accept", "x"], sample(values.ReceiptInfo, title=HOSTILE, sender=HOSTILE)),
+    "transfer_reject": (["transfer", "reject", "x", "--findings", "y"], sample(values.ReceiptInfo, findings=HOSTILE)),
     "audit_list": (["audit", "list"], [sample(values.EntryInfo, event=HOSTILE, fields={"counterparty_name": HOSTILE})]),
     "status": (["node", "status"], sample(values.NodeStatus, alerts=(HOSTILE,))),
     "doctor": (["doctor"], [sample(values.Diagnosis, check=HOSTILE, state="ok", sentence=HOSTILE, hint=HOSTILE)]),

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from labxchange.cli import following
-from labxchange.errors import RefusedError
+from labxchange.errors import InputError, RefusedError
 from tests.unit.cli.fake import FakeNode, Step, main, person, sample, values
 from tests.unit.cli.test_screen import REPORT
 
@@ -147,6 +147,35 @@ def test_saving_a_receipt_never_replaces_a_file(node: FakeNode, tmp_path: Path) 
     assert main(["receipt", "show", ID, "--save", str(target)]) == 0
     assert target.read_text() == "{}"
     assert main(["receipt", "show", ID, "--save", str(target)]) == 2
+    node.answers["receipt_page"] = values.ReceiptPage(transfer=ID, page="<page>")
+    assert main(["receipt", "save", ID, str(tmp_path / "r.html")]) == 0
+    assert (tmp_path / "r.html").read_text() == "<page>"
+    assert main(["receipt", "save", ID, str(tmp_path / "r.html")]) == 2
+
+
+@pytest.mark.parametrize("level", ["accepted", "rejected"])
+def test_a_decision_is_told_with_its_findings(level: str, node: FakeNode, capsys: pytest.CaptureFixture[str]) -> None:
+    verb = "accept" if level == "accepted" else "reject"
+    said = sample(values.ReceiptInfo, level=level, title="T", sender="Ada", findings="one\nlevel  accepted", transfer=ID)
+    node.answers[f"transfer_{verb}"] = said
+    assert main(["transfer", verb, ID, "--findings", "one"]) == 0
+    assert node.asked(f"transfer_{verb}") == [{"transfer": ID, "findings": "one"}]
+    assert capsys.readouterr().out == f"You {level} “T” from Ada.\nfindings:\n  | one\n  | level  accepted\n"
+    assert main(["transfer", verb, ID, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["findings"] == "one\nlevel  accepted"
+
+
+def test_a_decision_that_is_refused_is_a_failure(node: FakeNode, capsys: pytest.CaptureFixture[str]) -> None:
+    node.answers["transfer_reject"] = InputError("findings-missing", "A rejection says what was found.")
+    assert main(["transfer", "reject", ID]) == 2
+    assert "[findings-missing]" in capsys.readouterr().err
+
+
+def test_the_sender_reads_the_findings_of_each_recipient(node: FakeNode, capsys: pytest.CaptureFixture[str]) -> None:
+    person = sample(values.RecipientStatus, name="Bo", state="rejected", findings="a\nb", receipt="ab", acknowledged=True)
+    node.answers["share_status"] = sample(values.ShareInfo, recipients=(person,))
+    assert main(["share", "status", "x"]) == 0
+    assert "Bo rejected it:\n  | a\n  | b\n" in capsys.readouterr().out
 
 
 def test_verifying_a_received_folder(node: FakeNode, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
