@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from labxchange.dataset.check import Report
-from labxchange.node.values import Me, ReceiptInfo, ShareInfo, TransferInfo
+from labxchange.node.values import Me, ReceiptInfo, ShareInfo, TransferInfo, WithheldInfo
 from labxchange.notebook import html
 from labxchange.notebook.text import amount, duration, size, when
 
@@ -24,8 +24,18 @@ _STATES = {
     "cut": ("cut short", "bad"),
     "cancelled": ("cancelled", "idle"),
 }
+_HOLDS = {
+    "network": "the network",
+    "disk": "the disk",
+    "cpu": "this computer's processor",
+    "peer": "the other side",
+    "cap": "the chosen limit",
+}
 _RUN_DOWN = 30
 """Findings shown of a report; the counts are always of all."""
+
+OVER = ("verified", "completed", "failed", "cut", "cancelled")
+"""States in which a transfer moves no more by itself."""
 
 Samples = Sequence[tuple[float, int]]
 
@@ -67,8 +77,8 @@ def _rates(samples: Samples) -> str:
     if not samples:
         return ""
     seconds = int(samples[-1][0] - samples[0][0])
-    highest = max(rate for _, rate in samples)
-    return html.graph(samples, title=f"rate over the last {duration(seconds)}; highest {size(highest)}/s")
+    told = f"up to {size(max(rate for _, rate in samples))}/s in the last {duration(seconds)}"
+    return html.graph(samples, title=f"rate: {told}", beside=told)
 
 
 def _way(info: TransferInfo) -> str:
@@ -81,7 +91,7 @@ def _way(info: TransferInfo) -> str:
     parts += [path.cipher] if path.cipher else []
     parts += [f"round trip {path.rtt_ms:.3g} ms"] if path.rtt_ms else []
     parts += [f"{100 * path.loss:.2g} % lost"] if path.loss >= 0.0005 else []
-    parts += [f"held back by: {path.limit}"] if path.limit and info.state == "running" else []
+    parts += [f"as fast as {_HOLDS[path.limit]} allows"] if path.limit in _HOLDS and info.state == "running" else []
     limits = info.limits
     parts += [f"limited to {size(limits.rate)}/s"] if limits.rate else []
     parts += [f"{limits.priority} priority"] if limits.priority != "normal" else []
@@ -103,7 +113,7 @@ def _situation(info: TransferInfo) -> str:
 
 
 def transfer_kept(info: TransferInfo, *, receipt: ReceiptInfo | None = None) -> str:
-    """A transfer as a saved notebook keeps it: no person, title, file, folder."""
+    """A transfer as a saved notebook keeps it: no person, title, file, folder. One that still moves is as it was here."""
     verb = "received" if info.direction == "in" else "sent"
     parts = [f"{info.done_files:,} of {amount(info.files, 'file')}", f"{size(info.done_bytes)} of {size(info.bytes)} {verb}"]
     if info.reused_bytes:
@@ -118,7 +128,8 @@ def transfer_kept(info: TransferInfo, *, receipt: ReceiptInfo | None = None) -> 
             ("receipt", f"{html.code(receipt.receipt)} {html.faint(f'({signed})')}"),
             ("root", html.code(receipt.root)),
         ]
-    return html.card("Transfer", f"{_state(info.state)} · {html.text(' · '.join(parts))}", html.fields(pairs))
+    moves = "" if info.state in OVER else html.faint("When this was saved it was not over: `lx.transfers()` shows how it is now.")
+    return html.card("Transfer", f"{_state(info.state)} · {html.text(' · '.join(parts))}", html.fields(pairs), moves)
 
 
 def transfer_line(info: TransferInfo) -> str:
@@ -152,9 +163,20 @@ def share_card(info: ShareInfo, *, remark: str = "") -> str:
         html.text(f"{amount(info.files, 'file')}, {size(info.bytes)}") + html.text(_left(info)),
         html.bar(info.hashed_bytes, info.bytes, tone="busy", label="bytes read and hashed") if info.state == "hashing" else "",
         html.table(heads, rows, caption=f"share {info.share}", empty="No recipients."),
+        withheld(info.withheld),
         *asked,
         html.mark(remark, "warn") if remark else "",
     )
+
+
+def withheld(left: Sequence[WithheldInfo]) -> str:
+    """What of tables was not shared, as the manifest says it."""
+    parts = []
+    for one in left:
+        columns = f"{amount(len(one.columns), 'column')} ({', '.join(one.columns)})" if one.columns else ""
+        rows = amount(one.rows, "row") if one.rows else ""
+        parts.append(f"{one.file}: {' and '.join(part for part in (columns, rows) if part)}")
+    return html.text(f"Withheld from {'; '.join(parts)}") if parts else ""
 
 
 def _left(info: ShareInfo) -> str:
@@ -227,7 +249,7 @@ def report_card(report: Report) -> str:
 
 def receipt_card(receipt: ReceiptInfo) -> str:
     """A signed receipt."""
-    good = receipt.verdict in ("match", "complete")
+    good = receipt.verdict in ("match", "complete", "accepted")
     signed = "signed by both" if receipt.acknowledged else "signed by the recipient; the sender has still to countersign"
     reused = f", of which {size(receipt.reused_bytes)} were there already" if receipt.reused_bytes else ""
     pairs = [

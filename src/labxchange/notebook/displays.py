@@ -33,7 +33,7 @@ from labxchange.node.values import Notice, ReceiptInfo, ShareInfo, TransferInfo
 from labxchange.node.verbs import Verbs
 from labxchange.notebook import cards
 
-OVER = ("completed", "failed", "cut", "cancelled")
+_ENDED = ("completed", "failed", "cut", "cancelled")
 """States of a transfer after which its display is static; one that goes on later is shown anew."""
 
 _PER_SECOND = 5
@@ -219,9 +219,8 @@ class TransferView:
     async def refresh(self, client: Client) -> bool:
         self._info = info = await client.call(Verbs.transfer_show, transfer=self._info.transfer)
         self._remark = "" if time.monotonic() >= self._armed_until else self._remark
-        if info.state == "running":
-            self._samples.append((time.monotonic(), info.rate))
-        over = info.state in OVER or (info.state == "verified" and self._countersign_over())
+        self._samples.append((time.monotonic(), info.rate if info.state == "running" else 0))
+        over = info.state in _ENDED or (info.state == "verified" and self._countersign_over())
         if over and info.receipt:
             self._receipt = await client.call(Verbs.receipt_show, transfer=info.transfer)
         self._draw()
@@ -324,7 +323,7 @@ def attach(client: Client, info: TransferInfo | ShareInfo) -> int | None:
     try:
         if isinstance(info, ShareInfo):
             ShareView(client, info).show()
-        elif info.state in OVER:
+        elif info.state in cards.OVER:
             receipt = run(client.call(Verbs.receipt_show, transfer=info.transfer)) if info.receipt else None
             publish(static(cards.transfer_kept(info, receipt=receipt), cards.transfer_line(info)))
         else:

@@ -17,14 +17,13 @@ from labxchange.node.client import Client, run, start
 from labxchange.node.values import ReceivedInfo, ShareInfo, TransferInfo
 from labxchange.node.verbs import Verbs
 from labxchange.notebook import cards, displays
+from labxchange.notebook.cards import OVER
 from labxchange.notebook.loading import load
 from labxchange.notebook.shown import ShownReceipt, ShownReport, shown
 from labxchange.notebook.text import size, table, when
 
 if TYPE_CHECKING:
     import pandas
-
-OVER = ("completed", "verified", "failed", "cancelled", "cut")
 
 
 class Share:

@@ -121,10 +121,10 @@ def bar(done: int, whole: int, *, tone: str, label: str) -> str:
     )
 
 
-def graph(samples: Sequence[tuple[float, int]], *, title: str) -> str:
+def graph(samples: Sequence[tuple[float, int]], *, title: str, beside: str) -> str:
     """Rates over time as an SVG; ``samples`` are (seconds, value). Nothing with fewer than three.
 
-    ``title`` says in words what is drawn.
+    ``title`` says in words what is drawn, ``beside`` stands to the right of it.
     """
     if len(samples) < 3 or samples[-1][0] <= samples[0][0]:
         return ""
@@ -136,8 +136,9 @@ def graph(samples: Sequence[tuple[float, int]], *, title: str) -> str:
     tone = TONES["busy"]
     return (
         f'<svg role="img" aria-label="{attribute(title)}" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
-        f'style="display: block; max-width: 100%"><title>{text(title)}</title>'
+        f'style="max-width: 100%; vertical-align: bottom"><title>{text(title)}</title>'
         f'<polygon points="0,{height} {points} {width},{height}" style="fill: {tone}; opacity: 0.18"></polygon>'
         f'<polyline points="{points}" style="fill: none; stroke: {tone}; stroke-width: 1.5; stroke-linejoin: round"></polyline>'
-        f'<line x1="0" y1="{height - 0.5}" x2="{width}" y2="{height - 0.5}" style="stroke: {LINE}"></line></svg>'
+        f'<line x1="0" y1="{height - 0.5}" x2="{width}" y2="{height - 0.5}" style="stroke: {LINE}"></line></svg> '
+        f"{faint(text(beside))}"
     )

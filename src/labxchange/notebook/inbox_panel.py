@@ -7,7 +7,7 @@ from typing import Any
 from labxchange.node.client import Client
 from labxchange.node.values import InboxItem
 from labxchange.node.verbs import Verbs
-from labxchange.notebook import html
+from labxchange.notebook import cards, html
 from labxchange.notebook.displays import TransferView, watcher
 from labxchange.notebook.panels import Panel
 from labxchange.notebook.text import amount, size, when
@@ -52,6 +52,7 @@ class InboxPanel(Panel):
                 html.faint(html.text(" · ".join(about))),
                 html.text(f"Purpose: {item.purpose}") if item.purpose else "",
                 html.text(f"“{item.note}”") if item.note else "",
+                cards.withheld(item.withheld),
                 html.mark(_state(item), _tone(item)),
             )
         )
