@@ -138,8 +138,8 @@ def transfer_line(info: TransferInfo) -> str:
     return f"transfer {info.transfer[:12]}: {info.state}, {files}, {size(info.done_bytes)}"
 
 
-def share_card(info: ShareInfo, *, remark: str = "") -> str:
-    """A share now, with what became of it at each recipient."""
+def share_card(info: ShareInfo, *, as_of: str, remark: str = "") -> str:
+    """A share, with what became of it at each recipient ``as_of`` a time of day."""
     heads = ("recipient", "state", "received", "downloads", "until", "receipt")
     rows = [
         (
@@ -162,7 +162,7 @@ def share_card(info: ShareInfo, *, remark: str = "") -> str:
         f"{_share_state(info, reason=info.reason)} · <strong>{html.text(info.title)}</strong> version {info.version}",
         html.text(f"{amount(info.files, 'file')}, {size(info.bytes)}") + html.text(_left(info)),
         html.bar(info.hashed_bytes, info.bytes, tone="busy", label="bytes read and hashed") if info.state == "hashing" else "",
-        html.table(heads, rows, caption=f"share {info.share}", empty="No recipients."),
+        html.table(heads, rows, caption=f"share {info.share}, as of {as_of}", empty="No recipients."),
         withheld(info.withheld),
         *asked,
         html.mark(remark, "warn") if remark else "",
@@ -198,7 +198,7 @@ def share_kept(info: ShareInfo, *, remark: str = "") -> str:
     told = ", ".join(f"{count:,} {state}" for state, count in sorted(counts.items()))
     pairs = [
         ("share", html.code(f"{info.share}/{info.version}")),
-        ("recipients", html.text(f"{len(info.recipients):,}: {told}") if told else ""),
+        ("recipients", html.text(told)),
         ("root", html.code(info.root) if info.root else ""),
     ]
     head = f"{amount(info.files, 'file')}, {size(info.bytes)}{_left(info)}"

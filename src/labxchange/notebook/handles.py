@@ -11,6 +11,7 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from labxchange import times
 from labxchange.dataset.names import escape
 from labxchange.errors import UnavailableError
 from labxchange.node.client import Client, run, start
@@ -20,7 +21,7 @@ from labxchange.notebook import cards, displays
 from labxchange.notebook.cards import OVER
 from labxchange.notebook.loading import load
 from labxchange.notebook.shown import ShownReceipt, ShownReport, shown
-from labxchange.notebook.text import size, table, when
+from labxchange.notebook.text import second, size, table, when
 
 if TYPE_CHECKING:
     import pandas
@@ -66,7 +67,7 @@ class Share:
         return head + "\n" + table(("recipient", "state", "arrived", "until"), rows, empty="no recipients")
 
     def _repr_html_(self) -> str:
-        return cards.share_card(self.status)
+        return cards.share_card(self.status, as_of=second(times.now_ms()))
 
     def _ipython_display_(self) -> None:
         """As the result of a cell: the card of now, recipients named, because somebody asked for it."""

@@ -13,6 +13,7 @@ from labxchange.notebook.panels import Panel
 from labxchange.notebook.text import amount, size, when
 
 _SHOWN = 50
+_WIDE = "560px"
 _OVER = ("verified", "completed")
 
 
@@ -54,7 +55,8 @@ class InboxPanel(Panel):
                 html.text(f"“{item.note}”") if item.note else "",
                 cards.withheld(item.withheld),
                 html.mark(_state(item), _tone(item)),
-            )
+            ),
+            layout=self.widgets.Layout(width=_WIDE),
         )
         button = self.button("Receive", tip=f"Receive {amount(item.files, 'file')}, {size(item.bytes)}", icon="download")
         button.disabled = item.revoked or bool(item.transfer) or item.sender_state != "verified"

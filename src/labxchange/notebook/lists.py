@@ -6,12 +6,12 @@ itself true.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import msgspec
 
+from labxchange import times
 from labxchange.node.client import Client
 from labxchange.node.values import ContactInfo, EntryInfo, InboxItem, ShareInfo, TransferInfo
 from labxchange.notebook import html
@@ -43,7 +43,7 @@ class Listed(Sequence[T], Generic[T]):
     ) -> None:
         self._items, self._values = list(items), values
         self._heads, self._rows, self._empty = heads, rows, empty
-        self._asked_ms = time.time_ns() // 1_000_000
+        self._asked_ms = times.now_ms()
 
     def __getitem__(self, index):  # type: ignore[no-untyped-def]
         return self._items[index]

@@ -33,7 +33,7 @@ class Panel(ABC):
         self.widgets = toolkit()
         self.client = client
         self._kinds = {"node", *kinds}
-        self._closed = False
+        self._closed = self._troubled = False
         self.remark = self.widgets.HTML()
         self.box = self.widgets.VBox([])
 
@@ -56,10 +56,13 @@ class Panel(ABC):
     async def refresh(self, client: Client) -> bool:
         if not self._closed:
             await self.load(client)
-            self.say("")
+            if self._troubled:
+                self._troubled = False
+                self.say("")
         return self._closed
 
     def trouble(self, sentence: str) -> None:
+        self._troubled = True
         self.say(sentence, tone="warn")
 
     def say(self, sentence: str, *, tone: str = "good") -> None:

@@ -7,20 +7,20 @@ be asked for. The folder is looked through beside the kernel's main thread.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from labxchange import times
 from labxchange.errors import LabxchangeError
 from labxchange.node.client import Client
 from labxchange.node.datasets import show_dataset
-from labxchange.node.values import ContactInfo
+from labxchange.node.values import ContactInfo, ShareInfo
 from labxchange.node.verbs import Verbs
 from labxchange.notebook import cards, html
 from labxchange.notebook.displays import watcher
 from labxchange.notebook.panels import Panel
-from labxchange.notebook.text import amount, shorten, size, when
+from labxchange.notebook.text import amount, second, shorten, size, when
 
 _DAYS = (("1 day", 1), ("7 days", 7), ("30 days", 30), ("90 days", 90), ("1 year", 365))
 _DAY_MS = 86_400_000
@@ -102,7 +102,7 @@ class ShareForm(Panel):
         self._told.value = html.card("What will happen", *lines)
 
     def _until(self) -> int:
-        return time.time_ns() // 1_000_000 + int(self._days.value) * _DAY_MS
+        return times.now_ms() + int(self._days.value) * _DAY_MS
 
     def _press(self) -> None:
         self._share.disabled = True
@@ -119,12 +119,16 @@ class ShareForm(Panel):
                 not_after=self._until(),
                 downloads=int(self._downloads.value),
             )
-            self._result.value = cards.share_card(made)
+            self._result.value = _card(made)
             made = await watcher(self.client).client.call(Verbs.share_hashed, share=f"{made.share}/{made.version}")
-            self._result.value = cards.share_card(made)
+            self._result.value = _card(made)
         finally:
             self._share.disabled = False
         return "Shared. `lx.shares()` shows what becomes of it."
+
+
+def _card(made: ShareInfo) -> str:
+    return cards.share_card(made, as_of=second(times.now_ms()))
 
 
 async def _quietly(work: Any) -> str:

@@ -20,7 +20,7 @@ def size(count: int) -> str:
 
 def amount(count: int, noun: str) -> str:
     """``1 file``, ``12,000 files``."""
-    many = f"{noun[:-1]}ies" if noun.endswith("ry") else f"{noun}s"
+    many = f"{noun[:-1]}ies" if noun.endswith("try") else f"{noun}s"
     return f"{count:,} {noun if count == 1 else many}"
 
 
