@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, cast
 from labxchange import times
 from labxchange.errors import InputError
 from labxchange.node.client import Client, run
-from labxchange.node.values import ContactInfo, EntryInfo, InboxItem, Me, WithheldInfo
+from labxchange.node.values import InboxItem, WithheldInfo
 from labxchange.node.verbs import Verbs
-from labxchange.notebook.handles import Listed, Share, Transfer
-from labxchange.notebook.text import size, when
+from labxchange.notebook import displays
+from labxchange.notebook.handles import Share, Transfer
+from labxchange.notebook.lists import Contacts, Inbox, Shares, Trail, Transfers
+from labxchange.notebook.shown import ShownMe, shown
 
 if TYPE_CHECKING:
     import pandas
@@ -35,16 +37,14 @@ def client() -> Client:
     return _client(os.environ.get("LABXCHANGE_HOME", ""))
 
 
-def me() -> Me:
+def me() -> ShownMe:
     """Who you are here: name, fingerprint, six words. Raises InputError ``no-identity``."""
-    return run(client().call(Verbs.key_show))
+    return shown(run(client().call(Verbs.key_show)), ShownMe)
 
 
-def contacts() -> Listed[ContactInfo]:
+def contacts() -> Contacts:
     """The people you know, and whether you have verified them."""
-    found = run(client().call(Verbs.contact_list))
-    rows = [(item.name, item.organisation, item.state, "yes" if item.connected else "no", item.alert) for item in found]
-    return Listed(found, ("name", "organisation", "state", "connected", "alert"), rows, empty="no contacts yet")
+    return Contacts(run(client().call(Verbs.contact_list)))
 
 
 def share(
@@ -97,7 +97,7 @@ def share(
             withheld=withheld,
         )
     )
-    return Share(client(), made)
+    return Share(client(), made, shown_in=displays.attach(client(), made))
 
 
 def _given(
@@ -134,32 +134,14 @@ def _moment(expires: str | int | date) -> int:
     return times.parse_moment(expires if isinstance(expires, str) else expires.isoformat(), now=times.now_ms())
 
 
-def shares() -> Listed[Share]:
-    """Your shares, with the state of each."""
-    found = run(client().call(Verbs.share_list))
-    rows = [
-        (
-            item.title,
-            item.version,
-            item.state,
-            item.files,
-            size(item.bytes),
-            ", ".join(f"{one.name}: {one.state}" for one in item.recipients),
-        )
-        for item in found
-    ]
-    heads = ("title", "version", "state", "files", "size", "recipients")
-    return Listed([Share(client(), item) for item in found], heads, rows, empty="no shares yet")
+def shares() -> Shares:
+    """Your shares, with the state of each; ``panel()`` of it is a form to share with."""
+    return Shares(client(), run(client().call(Verbs.share_list)))
 
 
-def inbox() -> Listed[InboxItem]:
-    """What others offer you."""
-    found = run(client().call(Verbs.inbox_list))
-    rows = [
-        (item.title, item.version, item.sender, item.state, item.files, size(item.bytes), when(item.not_after)) for item in found
-    ]
-    heads = ("title", "version", "from", "state", "files", "size", "until")
-    return Listed(found, heads, rows, empty="nothing is offered")
+def inbox() -> Inbox:
+    """What others offer you; ``panel()`` of it is live."""
+    return Inbox(client(), run(client().call(Verbs.inbox_list)))
 
 
 def receive(
@@ -183,34 +165,20 @@ def receive(
     started = client().call(
         Verbs.receive, share=name, sender=sender, destination=destination, rate=rate, priority=priority, lanes=lanes
     )
-    return Transfer(client(), run(started))
+    info = run(started)
+    return Transfer(client(), info, shown_in=displays.attach(client(), info))
 
 
-def transfers() -> Listed[Transfer]:
+def transfers() -> Transfers:
     """All transfers, of both directions."""
-    found = run(client().call(Verbs.transfer_list))
-    rows = [
-        (item.title, item.direction, item.peer, item.state, f"{size(item.done_bytes)} of {size(item.bytes)}") for item in found
-    ]
-    heads = ("title", "direction", "with", "state", "arrived")
-    return Listed([Transfer(client(), item) for item in found], heads, rows, empty="no transfers yet")
+    return Transfers(client(), run(client().call(Verbs.transfer_list)))
 
 
-def audit(*, event: str = "", about: str = "", limit: int = 100) -> Listed[EntryInfo]:
-    """The newest entries of the audit trail; ``event`` is the beginning of an event's name, ``about`` text in an entry."""
+def audit(*, event: str = "", about: str = "", limit: int = 100) -> Trail:
+    """The newest entries of the audit trail; ``event`` is the beginning of an event's name, ``about`` text in an entry.
+    ``panel()`` of it is live."""
     found = run(client().call(Verbs.audit_list, event=event, about=about, limit=limit))
-    rows = [
-        (
-            item.seq,
-            when(item.utc),
-            item.event,
-            item.result,
-            item.fields.get("person", ""),
-            item.fields.get("counterparty_name", ""),
-        )
-        for item in found
-    ]
-    return Listed(found, ("seq", "when", "event", "result", "who", "with"), rows, empty="no entries")
+    return Trail(client(), found, event=event, about=about, limit=limit)
 
 
 def compare(a: pandas.DataFrame, b: pandas.DataFrame, *, keys: Sequence[str] = ()) -> Comparison:

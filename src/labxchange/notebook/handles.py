@@ -1,60 +1,42 @@
-"""What the Python API returns: handles whose ``repr`` shows the state of now, and lists that print as tables.
+"""What the Python API returns: handles whose ``repr`` and HTML show the state of now.
 
-A handle keeps an id and asks the node whenever it is looked at; it holds no data and no secret.
+A handle keeps an id and asks the node whenever it is looked at; it holds no data and no secret. As the last line of a cell it
+shows itself live; in the cell that made it, where it is shown already, not once more.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import asdict
 
-from labxchange.dataset.check import Report
+from labxchange import times
 from labxchange.dataset.names import escape
 from labxchange.errors import UnavailableError
 from labxchange.files.newfile import new_file
 from labxchange.node.client import Client, run, start
-from labxchange.node.values import ReceiptInfo, ReceivedInfo, ShareInfo, TransferInfo
+from labxchange.node.values import ReceivedInfo, ShareInfo, TransferInfo
 from labxchange.node.verbs import Verbs
+from labxchange.notebook import cards, displays
+from labxchange.notebook.cards import OVER
 from labxchange.notebook.loading import load
-from labxchange.notebook.text import size, table, when
+from labxchange.notebook.shown import ShownReceipt, ShownReport, shown
+from labxchange.notebook.text import second, size, table, when
 
 if TYPE_CHECKING:
     import pandas
-
-T = TypeVar("T")
-OVER = ("completed", "verified", "failed", "cancelled", "cut")
-
-
-class Listed(Sequence[T], Generic[T]):
-    """A list that prints as a table."""
-
-    def __init__(self, items: Sequence[T], heads: Sequence[str], rows: Sequence[Sequence[object]], *, empty: str) -> None:
-        self._items = list(items)
-        self._text = table(heads, rows, empty=empty)
-
-    def __getitem__(self, index):  # type: ignore[no-untyped-def]
-        return self._items[index]
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def __iter__(self) -> Iterator[T]:
-        return iter(self._items)
-
-    def __repr__(self) -> str:
-        return self._text
 
 
 class Share:
     """One's own share version."""
 
-    def __init__(self, client: Client, info: ShareInfo) -> None:
+    def __init__(self, client: Client, info: ShareInfo, *, shown_in: int | None = None) -> None:
         self._client = client
         self._name = f"{info.share}/{info.version}"
+        self._shown_in = shown_in
 
     @property
     def id(self) -> str:
@@ -87,8 +69,16 @@ class Share:
         rows = [(item.name, item.state, size(item.done_bytes), when(item.not_after)) for item in info.recipients]
         return head + "\n" + table(("recipient", "state", "arrived", "until"), rows, empty="no recipients")
 
+    def _repr_html_(self) -> str:
+        return cards.share_card(self.status, as_of=second(times.now_ms()))
 
-class Receipt(ReceiptInfo, frozen=True, kw_only=True):
+    def _ipython_display_(self) -> None:
+        """As the result of a cell: the card of now, recipients named, because somebody asked for it."""
+        if self._shown_in is None or self._shown_in != displays.cell():
+            raise NotImplementedError  # IPython goes on with the other forms
+
+
+class Receipt(ShownReceipt, frozen=True, kw_only=True):
     """A receipt that can be saved."""
 
     _client: Client
@@ -117,9 +107,10 @@ class Receipt(ReceiptInfo, frozen=True, kw_only=True):
 class Transfer:
     """A transfer, of either direction."""
 
-    def __init__(self, client: Client, info: TransferInfo) -> None:
+    def __init__(self, client: Client, info: TransferInfo, *, shown_in: int | None = None) -> None:
         self._client = client
         self.id = info.transfer
+        self._shown_in = shown_in
 
     @property
     def status(self) -> TransferInfo:
@@ -161,11 +152,11 @@ class Transfer:
         self.wait()
         return load(run(self._client.call(Verbs.received_file, transfer=self.id, file=file)))
 
-    def verify(self) -> Report:
+    def verify(self) -> ShownReport:
         """Read every file again and compare it with the sender's manifest; an entry of the trail says that it was done."""
         self.wait()
         again: ReceivedInfo = run(self._client.call(Verbs.dataset_verify, transfer=self.id))
-        return again.report
+        return shown(again.report, ShownReport)
 
     def limit(
         self, *, rate: int | None = None, priority: str | None = None, lanes: int | None = None, reason: str = ""
@@ -195,10 +186,10 @@ class Transfer:
         return Path(self.status.destination)
 
     @property
-    def report(self) -> Report:
+    def report(self) -> ShownReport:
         """The verification report: what matched, what did not, which checks ran and which did not."""
         received: ReceivedInfo = run(self._client.call(Verbs.transfer_report, transfer=self.id))
-        return received.report
+        return shown(received.report, ShownReport)
 
     def accept(self, findings: str = "") -> Transfer:
         """Wait until it is over, then sign that what arrived is accepted."""
@@ -224,3 +215,14 @@ class Transfer:
         reason = f" ({info.reason})" if info.reason else ""
         done = f"{info.done_files}/{info.files} files, {size(info.done_bytes)} of {size(info.bytes)}"
         return f"transfer of “{escape(info.title)}” {arrow} {escape(info.peer)}: {info.state}{reason}, {done}"
+
+    def _repr_html_(self) -> str:
+        info = self.status
+        return cards.transfer_kept(info) if info.state in OVER else cards.transfer_card(info)
+
+    def _ipython_display_(self) -> None:
+        """As the result of a cell: live."""
+        if self._shown_in is None or self._shown_in != displays.cell():
+            self._shown_in = displays.attach(self._client, self.status)
+        if self._shown_in is None:
+            raise NotImplementedError  # no notebook: IPython goes on with the other forms

@@ -53,7 +53,9 @@ def dataset_json_1_0() -> bytes:
     items = [sequence, *({"OID": one["itemOID"], "type": one["dataType"], **one} for one in COLUMNS)]
     group = {"records": len(ROWS), "name": "DM", "label": "Demographics", "items": items}
     group["itemData"] = [[number + 1, *row] for number, row in enumerate(ROWS)]
-    return json.dumps({"datasetJSONVersion": "1.0.0", "clinicalData": {"studyOID": "S", "itemGroupData": {"IG.DM": group}}}).encode()
+    return json.dumps(
+        {"datasetJSONVersion": "1.0.0", "clinicalData": {"studyOID": "S", "itemGroupData": {"IG.DM": group}}}
+    ).encode()
 
 
 # --- the fingerprint, from its page alone -----------------------------------------------------------------------------

@@ -1,0 +1,334 @@
+"""Live displays in a notebook: what is shown, and the one task that keeps all of it true.
+
+- ``attach`` shows a transfer or a share where a kernel and ipywidgets are; anywhere else it does nothing. A display that fails
+  never fails what it displays.
+- One task on the client's loop listens to the node's notices and asks again for what changed, at most ``_PER_SECOND`` times a
+  second; it ends with the last display. It never starts a node: one that was stopped, is locked or does not answer is said to
+  be so, and the display goes on when it is back.
+- What is over becomes static HTML without names (``cards``): a saved notebook keeps that, with or without a kernel.
+- Buttons are handled on the kernel's main thread: a press only hands the call over to the loop. While a cell runs, the kernel
+  handles no press; it does so right after.
+
+Panels, which stay until the person closes them, are in ``panels``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import sys
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import Future
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, Protocol
+
+from labxchange.errors import LabxchangeError, UnavailableError
+from labxchange.node.client import Client, run, start
+from labxchange.node.values import Notice, ReceiptInfo, ShareInfo, TransferInfo
+from labxchange.node.verbs import Verbs
+from labxchange.notebook import cards
+
+_ENDED = ("completed", "failed", "cut", "cancelled")
+"""States of a transfer after which its display is static; one that goes on later is shown anew."""
+
+_PER_SECOND = 5
+_IDLE_S = 2.0
+_AGAIN_S = 1.0
+_ANSWER_S = 10.0
+_COUNTERSIGN_S = 15.0
+_SAMPLES = 150
+_ARMED_S = 5.0
+_WIDGET = "application/vnd.jupyter.widget-view+json"
+
+log = logging.getLogger("labxchange")
+
+
+def cell() -> int | None:
+    """The number of the cell that runs, in a kernel whose front end can show HTML; else None."""
+    if "IPython" not in sys.modules:
+        return None
+    from IPython.core.getipython import get_ipython
+
+    shell = get_ipython()
+    return None if shell is None or getattr(shell, "kernel", None) is None else int(shell.execution_count)
+
+
+def toolkit() -> Any:
+    """ipywidgets.
+
+    Raises:
+        UnavailableError: ``widgets-missing``.
+    """
+    try:
+        return import_module("ipywidgets")
+    except ImportError:
+        hint = "Install it with the rest: pip install 'labxchange[notebook]'."
+        raise UnavailableError("widgets-missing", "ipywidgets, which draws this, is not installed.", hint=hint) from None
+
+
+def publish(forms: dict[str, Any]) -> Any:
+    """Display these forms of one thing, MIME type -> content; the handle with which they are replaced later."""
+    display: Callable[..., Any] = import_module("IPython.display").display
+    return display(forms, raw=True, display_id=True)
+
+
+def static(markup: str, line: str) -> dict[str, Any]:
+    """The forms of HTML that stays, with a line of text for what cannot show it."""
+    return {"text/html": markup, "text/plain": line}
+
+
+def living(box: Any, line: str) -> dict[str, Any]:
+    """The forms of a widget: its own text form would carry its contents, names included, into the saved notebook."""
+    return {_WIDGET: box._repr_mimebundle_()[_WIDGET], "text/plain": line}
+
+
+class View(Protocol):
+    """Something that a watcher keeps true."""
+
+    def concerned(self, notice: Notice) -> bool: ...
+    async def refresh(self, client: Client) -> bool:
+        """Ask the node and show it; True when it is over and needs no more."""
+        ...
+
+    def trouble(self, sentence: str) -> None:
+        """The node cannot be asked; an empty sentence is never given."""
+        ...
+
+
+class Watcher:
+    """Keeps every view of one node true, with one task on the client's loop."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = Client(client.home, start=False)
+        self._stale: dict[View, bool] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._changed = asyncio.Event()
+        self._calls: set[Future[None]] = set()
+
+    def add(self, view: View) -> None:
+        """From any thread but the loop's."""
+        run(self.begin(view))
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run ``work`` on the loop, from any thread; returns at once. Its errors are its own to show."""
+        call = start(work)
+        self._calls.add(call)
+        call.add_done_callback(self._calls.discard)
+
+    async def begin(self, view: View) -> None:
+        """As ``add``, on the loop."""
+        self._stale[view] = True
+        self._changed.set()
+        if self._task is None or self._task.done():
+            self._task = asyncio.ensure_future(self._watch())
+
+    async def _watch(self) -> None:
+        listening = asyncio.ensure_future(self._listen())
+        try:
+            while self._stale:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._changed.wait(), _IDLE_S)
+                # Nothing was told for a while: a notice may have been lost, a node gone.
+                everything = not self._changed.is_set()
+                self._changed.clear()
+                for view in [view for view, stale in self._stale.items() if stale or everything]:
+                    await self._refresh(view)
+                await asyncio.sleep(1 / _PER_SECOND)
+        finally:
+            listening.cancel()
+
+    async def _refresh(self, view: View) -> None:
+        if view in self._stale:
+            self._stale[view] = False
+        try:
+            async with asyncio.timeout(_ANSWER_S):
+                over = await view.refresh(self.client)
+        except LabxchangeError as error:
+            over = False
+            view.trouble(f"{error.message} {_GOES_ON if error.code in _AWAY else ''}".strip())
+        except TimeoutError:
+            over = False
+            view.trouble(f"The node does not answer. {_GOES_ON}")
+        except Exception:  # a front end that is gone, a widget that was closed: nobody looks any more
+            log.warning("a display ended", exc_info=True)
+            over = True
+        if over:
+            self._stale.pop(view, None)
+
+    async def _listen(self) -> None:
+        while True:
+            with contextlib.suppress(LabxchangeError):
+                async for notice in self.client.notices():
+                    self._mark(lambda view, notice=notice: view.concerned(notice))  # type: ignore[misc]
+            # The node ended, or never ran: each view finds out by asking, and again when it is back.
+            self._mark(lambda view: True)
+            await asyncio.sleep(_AGAIN_S)
+
+    def _mark(self, which: Callable[[View], bool]) -> None:
+        for view in [view for view in self._stale if which(view)]:
+            self._stale[view] = True
+            self._changed.set()
+
+
+_AWAY = ("node-not-running", "node-ended")
+_GOES_ON = "This display goes on when it is back."
+
+
+@cache
+def watcher(client: Client) -> Watcher:
+    """The one watcher for a client."""
+    return Watcher(client)
+
+
+class TransferView:
+    """A transfer that moves: its card, and the buttons of an incoming one."""
+
+    def __init__(self, client: Client, info: TransferInfo) -> None:
+        ipywidgets = toolkit()
+        self._client = client
+        self._info = info
+        self._receipt: ReceiptInfo | None = None
+        self._samples: deque[tuple[float, int]] = deque(maxlen=_SAMPLES)
+        self._remark = ""
+        self._armed_until = 0.0
+        self._verified_at = 0.0
+        self._handle: Any = None
+        self._card = ipywidgets.HTML()
+        self._pause = ipywidgets.Button(description="Pause", icon="pause", tooltip="Stop fetching; what has arrived is kept")
+        self._cancel = ipywidgets.Button(description="Cancel", icon="times", tooltip="Give up; asks once more")
+        self._pause.on_click(lambda _: self._press_pause())
+        self._cancel.on_click(lambda _: self._press_cancel())
+        self._buttons = ipywidgets.HBox([self._pause, self._cancel] if info.direction == "in" else [])
+        self.box = ipywidgets.VBox([self._card, self._buttons])
+        self._draw()
+
+    def show(self) -> None:
+        """Show it in the cell that runs, and keep it true."""
+        forms = living(self.box, cards.transfer_line(self._info)) | {"text/html": cards.transfer_kept(self._info)}
+        self._handle = publish(forms)
+        watcher(self._client).add(self)
+
+    def concerned(self, notice: Notice) -> bool:
+        return notice.kind == "node" or (notice.kind == "transfer" and notice.id == self._info.transfer)
+
+    async def refresh(self, client: Client) -> bool:
+        self._info = info = await client.call(Verbs.transfer_show, transfer=self._info.transfer)
+        self._remark = "" if time.monotonic() >= self._armed_until else self._remark
+        self._samples.append((time.monotonic(), info.rate if info.state == "running" else 0))
+        over = info.state in _ENDED or (info.state == "verified" and self._countersign_over())
+        if over and info.receipt:
+            self._receipt = await client.call(Verbs.receipt_show, transfer=info.transfer)
+        self._draw()
+        if over:
+            self._finish()
+        return over
+
+    def trouble(self, sentence: str) -> None:
+        self._remark = sentence
+        self._draw()
+
+    def _countersign_over(self) -> bool:
+        """The sender countersigns within moments, or is away: then the receipt is kept as it is."""
+        self._verified_at = self._verified_at or time.monotonic()
+        return time.monotonic() - self._verified_at > _COUNTERSIGN_S
+
+    def _draw(self) -> None:
+        self._card.value = cards.transfer_card(self._info, samples=self._samples, remark=self._remark)
+        state = self._info.state
+        paused = state == "paused"
+        if self._pause.description != ("Resume" if paused else "Pause"):
+            self._pause.description, self._pause.icon = ("Resume", "play") if paused else ("Pause", "pause")
+        self._pause.disabled = state not in ("running", "waiting", "paused")
+        self._cancel.disabled = state not in ("running", "waiting", "paused")
+        armed = time.monotonic() < self._armed_until
+        self._cancel.description, self._cancel.button_style = ("Really cancel", "danger") if armed else ("Cancel", "")
+
+    def _finish(self) -> None:
+        kept = cards.transfer_kept(self._info, receipt=self._receipt)
+        self._buttons.children = ()
+        self._card.value = kept
+        if self._handle is not None:
+            self._handle.update(static(kept, cards.transfer_line(self._info)), raw=True)
+
+    def _press_pause(self) -> None:
+        verb = Verbs.transfer_resume if self._info.state == "paused" else Verbs.transfer_pause
+        self._ask(lambda: self._client.call(verb, transfer=self._info.transfer))
+
+    def _press_cancel(self) -> None:
+        if time.monotonic() < self._armed_until:
+            self._armed_until = 0.0
+            self._ask(lambda: self._client.call(Verbs.transfer_cancel, transfer=self._info.transfer))
+        else:
+            self._armed_until = time.monotonic() + _ARMED_S
+            self._remark = "Press again to give this transfer up: what has not been released is removed."
+            self._draw()
+
+    def _ask(self, call: Callable[[], Awaitable[TransferInfo]]) -> None:
+        async def answered() -> None:
+            try:
+                self._info = await call()
+            except LabxchangeError as error:
+                self.trouble(error.message)
+            else:
+                self._draw()
+
+        self._pause.disabled = True
+        watcher(self._client).spawn(answered())
+
+
+class ShareView:
+    """A share, without widgets: its kept form, replaced in place while files are hashed and recipients receive."""
+
+    def __init__(self, client: Client, info: ShareInfo) -> None:
+        self._client = client
+        self._info = info
+        self._shown = ""
+        self._handle: Any = None
+
+    def show(self) -> None:
+        """Show it in the cell that runs, and keep it true."""
+        self._shown = cards.share_kept(self._info)
+        self._handle = publish(static(self._shown, cards.share_line(self._info)))
+        watcher(self._client).add(self)
+
+    def concerned(self, notice: Notice) -> bool:
+        # A recipient's progress is told as a transfer, of which a share does not know the id beforehand.
+        return notice.kind in ("node", "transfer") or (notice.kind == "share" and notice.id in ("", self._info.share))
+
+    async def refresh(self, client: Client) -> bool:
+        self._info = info = await client.call(Verbs.share_status, share=f"{self._info.share}/{self._info.version}")
+        self._put(cards.share_kept(info))
+        done = all(one.state in ("verified", "revoked", "expired", "cut") for one in info.recipients)
+        return info.state != "hashing" and done
+
+    def trouble(self, sentence: str) -> None:
+        self._put(cards.share_kept(self._info, remark=sentence))
+
+    def _put(self, markup: str) -> None:
+        if markup != self._shown:
+            self._shown = markup
+            self._handle.update(static(markup, cards.share_line(self._info)), raw=True)
+
+
+def attach(client: Client, info: TransferInfo | ShareInfo) -> int | None:
+    """Show it live in the cell that runs; the number of that cell, or None where nothing was shown."""
+    number = cell()
+    if number is None or ("ipywidgets" not in sys.modules and find_spec("ipywidgets") is None):
+        return None
+    try:
+        if isinstance(info, ShareInfo):
+            ShareView(client, info).show()
+        elif info.state in cards.OVER:
+            receipt = run(client.call(Verbs.receipt_show, transfer=info.transfer)) if info.receipt else None
+            publish(static(cards.transfer_kept(info, receipt=receipt), cards.transfer_line(info)))
+        else:
+            TransferView(client, info).show()
+    except Exception:  # whatever a front end does, what was asked for is done and its handle is returned
+        log.warning("a display could not be shown", exc_info=True)
+        return None
+    return number

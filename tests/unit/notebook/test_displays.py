@@ -1,0 +1,340 @@
+"""Live displays: what is shown, when it is asked for anew, what stays; without a kernel, a front end or a node."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from labxchange.errors import InputError, LabxchangeError, NodeLocked
+from labxchange.node.client import not_running, run
+from labxchange.node.home import Home
+from labxchange.node.values import (
+    ContactInfo,
+    EntryInfo,
+    Exported,
+    InboxItem,
+    NodeStatus,
+    Notice,
+    ReceiptInfo,
+    RecipientStatus,
+    ShareInfo,
+    TransferInfo,
+)
+from labxchange.notebook import displays
+from labxchange.notebook.handles import Transfer
+from labxchange.notebook.inbox_panel import InboxPanel
+from labxchange.notebook.share_form import ShareForm
+from labxchange.notebook.trail_panel import TrailPanel
+from tests.unit.cli.fake import sample
+
+WIDGET = "application/vnd.jupyter.widget-view+json"
+RUNNING = sample(
+    TransferInfo,
+    transfer="ab12",
+    direction="in",
+    peer="Ada Silva",
+    title="Trial",
+    state="running",
+    files=3,
+    bytes=100,
+    done_bytes=40,
+)
+DONE = msgspec.structs.replace(RUNNING, state="completed", done_bytes=100, done_files=3, receipt="yes")
+
+
+class FakeClient:
+    """Answers as told, remembers what it was asked, and lets a test give notices."""
+
+    def __init__(self) -> None:
+        self.home = Home()
+        self.answers: dict[str, Any] = {
+            "transfer_show": RUNNING,
+            "receipt_show": sample(ReceiptInfo, verdict="match", receipt="e" * 64, root="f" * 64, sender="Ada Silva"),
+        }
+        self.asked: list[tuple[str, dict[str, Any]]] = []
+        self._notices: asyncio.Queue[Notice] = asyncio.Queue()
+
+    async def call(self, verb: Callable[..., Any], **given: Any) -> Any:
+        self.asked.append((verb.__name__, given))
+        answer = self.answers[verb.__name__]
+        if isinstance(answer, threading.Event):
+            await asyncio.to_thread(answer.wait, 20)
+            return RUNNING
+        if isinstance(answer, LabxchangeError):
+            raise answer
+        return answer
+
+    async def notices(self) -> AsyncIterator[Notice]:
+        while True:
+            yield await self._notices.get()
+
+    def tell(self, kind: Any, subject: str = "", *, times: int = 1) -> None:
+        async def put() -> None:
+            for _ in range(times):
+                self._notices.put_nowait(Notice(kind=kind, id=subject))
+
+        run(put())
+
+    def count(self, verb: str) -> int:
+        return sum(name == verb for name, _ in self.asked)
+
+
+class Shown:
+    """What a cell got: its first forms, and each replacement."""
+
+    def __init__(self) -> None:
+        self.forms: list[dict[str, Any]] = []
+
+    def __call__(self, forms: dict[str, Any]) -> Shown:
+        self.forms.append(forms)
+        return self
+
+    def update(self, forms: dict[str, Any], *, raw: bool) -> None:
+        assert raw
+        self.forms.append(forms)
+
+
+def until(reached: Callable[[], object], *, what: str) -> None:
+    deadline = time.monotonic() + 20
+    while not reached():
+        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        time.sleep(0.005)
+
+
+@pytest.fixture
+def client(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeClient]:
+    fake = FakeClient()
+    monkeypatch.setattr(displays, "Client", lambda home, start: fake)
+    monkeypatch.setattr(displays, "_PER_SECOND", 200)
+    monkeypatch.setattr(displays, "_AGAIN_S", 0.01)
+    monkeypatch.setattr(displays, "_IDLE_S", 0.05)
+    yield fake
+    fake.answers["transfer_show"] = DONE
+    displays.watcher.cache_clear()
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> Shown:
+    made = Shown()
+    monkeypatch.setattr(displays, "cell", lambda: 7)
+    monkeypatch.setattr(displays, "publish", made)
+    return made
+
+
+def attach(client: FakeClient, info: TransferInfo | ShareInfo) -> int | None:
+    return displays.attach(client, info)  # type: ignore[arg-type]
+
+
+def view_of(client: FakeClient) -> displays.TransferView:
+    return displays.TransferView(client, RUNNING)  # type: ignore[arg-type]
+
+
+def test_where_no_notebook_is_nothing_is_shown_and_nothing_fails(client: FakeClient, capsys: pytest.CaptureFixture[str]) -> None:
+    assert attach(client, RUNNING) is None
+    assert not client.asked
+    with pytest.raises(NotImplementedError):
+        Transfer(client, RUNNING)._ipython_display_()  # type: ignore[arg-type]
+    assert capsys.readouterr() == ("", "")
+
+
+def test_without_ipywidgets_nothing_is_shown_and_nothing_fails(
+    client: FakeClient, shown: Shown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(displays.sys.modules, "ipywidgets", None)
+    assert attach(client, RUNNING) is None
+    assert not shown.forms
+    with pytest.raises(LabxchangeError) as missing:
+        InboxPanel(client)  # type: ignore[arg-type]
+    assert missing.value.code == "widgets-missing"
+
+
+def test_a_display_that_fails_does_not_fail_the_transfer(client: FakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: object) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(displays, "cell", lambda: 7)
+    monkeypatch.setattr(displays, "publish", broken)
+    assert attach(client, RUNNING) is None
+
+
+def test_a_transfer_is_live_and_then_static_without_names(client: FakeClient, shown: Shown) -> None:
+    assert attach(client, RUNNING) == 7
+    assert WIDGET in shown.forms[0]
+    until(lambda: client.count("transfer_show"), what="the first look")
+    client.answers["transfer_show"] = DONE
+    client.tell("transfer", "ab12")
+    until(lambda: len(shown.forms) == 2, what="the end")
+    last = shown.forms[1]
+    assert set(last) == {"text/html", "text/plain"}
+    assert "e" * 64 in last["text/html"]
+    assert not [form for form in shown.forms for text in form.values() if "Ada" in str(text) or "Trial" in str(text)]
+    looks = client.count("transfer_show")
+    client.tell("transfer", "ab12")
+    client.tell("transfer", "ab12")
+    assert client.count("transfer_show") == looks, "what is over is asked for no more"
+
+
+def test_what_is_over_already_is_static_at_once(client: FakeClient, shown: Shown) -> None:
+    assert attach(client, DONE) == 7
+    assert len(shown.forms) == 1
+    assert WIDGET not in shown.forms[0]
+    assert "e" * 64 in shown.forms[0]["text/html"]
+
+
+def test_the_cell_that_made_a_handle_shows_it_once(client: FakeClient, shown: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
+    handle = Transfer(client, RUNNING, shown_in=attach(client, RUNNING))  # type: ignore[arg-type]
+    handle._ipython_display_()
+    assert len(shown.forms) == 1
+    monkeypatch.setattr(displays, "cell", lambda: 8)
+    handle._ipython_display_()
+    assert len(shown.forms) == 2
+
+
+def test_a_thousand_notices_are_one_look(client: FakeClient, shown: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(displays, "_IDLE_S", 60.0)
+    attach(client, RUNNING)
+    until(lambda: client.count("transfer_show"), what="the first look")
+    before = client.count("transfer_show")
+    client.tell("transfer", "ab12", times=1000)
+    client.answers["transfer_show"] = DONE
+    client.tell("transfer", "ab12")
+    until(lambda: len(shown.forms) == 2, what="the end")
+    assert client.count("transfer_show") - before <= 3
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (not_running(), "The node is not running. This display goes on when it is back."),
+        (NodeLocked(), "locked"),
+        (InputError("transfer-unknown", "There is no such transfer."), "There is no such transfer."),
+    ],
+)
+def test_a_node_that_cannot_be_asked_is_said_and_waited_for(
+    client: FakeClient, shown: Shown, error: LabxchangeError, said: str
+) -> None:
+    view = view_of(client)
+    view.show()
+    until(lambda: client.count("transfer_show"), what="the first look")
+    client.answers["transfer_show"] = error
+    until(lambda: said in view._card.value, what="the sentence")
+    client.answers["transfer_show"] = RUNNING
+    until(lambda: said not in view._card.value, what="the node to be back")
+    client.answers["transfer_show"] = DONE
+    until(lambda: len(shown.forms) == 2, what="the end")
+
+
+def test_a_press_hands_over_and_does_not_wait(client: FakeClient, shown: Shown) -> None:
+    view = view_of(client)
+    client.answers["transfer_pause"] = hold = threading.Event()
+    view._pause.click()
+    until(lambda: client.count("transfer_pause"), what="the call")
+    assert view._pause.disabled, "it is not over when the press returns"
+    hold.set()
+    until(lambda: not view._pause.disabled, what="the answer")
+
+
+def test_cancel_asks_once_more(client: FakeClient, shown: Shown) -> None:
+    view = view_of(client)
+    client.answers["transfer_cancel"] = msgspec.structs.replace(RUNNING, state="cancelled")
+    view._cancel.click()
+    assert view._cancel.description == "Really cancel"
+    assert not client.count("transfer_cancel")
+    view._cancel.click()
+    until(lambda: view._cancel.disabled, what="the answer")
+    assert client.count("transfer_cancel") == 1
+
+
+def test_a_press_that_is_refused_says_why(client: FakeClient, shown: Shown) -> None:
+    view = view_of(client)
+    client.answers["transfer_pause"] = InputError("transfer-over", "This transfer is completed.")
+    view._pause.click()
+    until(lambda: "This transfer is completed." in view._card.value, what="the sentence")
+
+
+def test_a_share_counts_its_recipients_and_ends_with_the_last(client: FakeClient, shown: Shown) -> None:
+    one = sample(RecipientStatus, name="Ada Silva", state="waiting for them")
+    info = sample(ShareInfo, share="cd34", version=1, title="Trial", state="hashing", bytes=10, files=2, recipients=(one,))
+    client.answers["share_status"] = info
+    attach(client, info)
+    ready = msgspec.structs.replace(info, state="available", root="f" * 64)
+    client.answers["share_status"] = ready
+    until(lambda: "available" in shown.forms[-1]["text/html"], what="the hashes")
+    got = (msgspec.structs.replace(one, state="verified"),)
+    client.answers["share_status"] = msgspec.structs.replace(ready, recipients=got)
+    client.tell("share", "cd34")
+    until(lambda: "1 verified" in shown.forms[-1]["text/html"], what="the recipient")
+    assert not [form for form in shown.forms for text in form.values() if "Ada" in text or "Trial" in text]
+
+
+def test_the_inbox_receives_what_is_pressed(client: FakeClient) -> None:
+    item = sample(
+        InboxItem, share="cd", version=2, title="Trial", sender="Ada", sender_key="k", sender_state="verified", state="available"
+    )
+    other = msgspec.structs.replace(item, share="ef", sender_state="unverified")
+    client.answers |= {"inbox_list": [item, other], "receive": RUNNING}
+    panel = InboxPanel(client)  # type: ignore[arg-type]
+    until(lambda: len(panel._rows.children) == 3, what="the offers")
+    buttons = [row.children[0].children[1] for row in panel._rows.children[1:]]
+    assert [button.disabled for button in buttons] == [False, True]
+    buttons[0].click()
+    until(lambda: len(panel._rows.children[1].children) == 2, what="the transfer beside its offer")
+    assert ("receive", {"share": "cd/2", "sender": "k"}) in client.asked
+    assert panel._repr_mimebundle_()["text/plain"] == "Inbox"
+    panel.close()
+
+
+def test_the_trail_is_looked_at_only_when_somebody_asks(client: FakeClient) -> None:
+    entry = sample(EntryInfo, seq=4, event="transfer.verified", fields={"person": "Ada"})
+    client.answers |= {
+        "audit_list": [entry],
+        "status": sample(NodeStatus, trail_size=5),
+        "audit_export": sample(Exported, path="/tmp/out.csv", entries=5, size=10),
+    }
+    panel = TrailPanel(client, event="", about="", limit=100)  # type: ignore[arg-type]
+    until(lambda: "transfer.verified" in panel._table.value and panel._seen, what="the entries")
+    client.answers["status"] = sample(NodeStatus, trail_size=8)
+    client.tell("trail")
+    until(lambda: "3 entries more since" in panel._since.value, what="the growth")
+    assert client.count("audit_list") == 1
+    panel._event.value = "transfer"
+    until(lambda: client.count("audit_list") == 2, what="the filter")
+    assert client.asked[-1][1].get("event", "transfer") == "transfer"
+    panel._form.value = "csv"
+    assert panel._path.value == "trail.csv"
+    panel._export.click()
+    until(lambda: "are in /tmp/out.csv" in panel.remark.value, what="the export")
+    panel.close()
+
+
+def test_the_form_says_what_will_happen_before_it_does(client: FakeClient, tmp_path: Any) -> None:
+    (tmp_path / "a.csv").write_bytes(b"12345")
+    (tmp_path / "b.csv").write_bytes(b"123")
+    person = sample(ContactInfo, name="Ada <b>", organisation="Ada Ltd", key="k", state="verified")
+    made = sample(ShareInfo, share="cd", version=1, title="Trial", state="available")
+    client.answers |= {
+        "contact_list": [person, msgspec.structs.replace(person, key="x", state="unverified")],
+        "share_create": made,
+        "share_hashed": made,
+    }
+    form = ShareForm(client, folder=str(tmp_path))  # type: ignore[arg-type]
+    until(lambda: "2 files" in form._told.value and form._people.options, what="the folder and the contacts")
+    assert [key for _, key in form._people.options] == ["k"]
+    assert form._share.disabled
+    form._people.value, form._files.value, form._title.value = ("k",), ("a.csv",), "Trial"
+    until(lambda: "1 file, 5 B" in form._told.value and not form._share.disabled, what="what is chosen")
+    assert "Ada &lt;b&gt;" in form._told.value
+    assert not client.count("share_create")
+    form._share.click()
+    until(lambda: client.count("share_hashed"), what="the share")
+    given = dict(next(given for name, given in client.asked if name == "share_create"))
+    assert given["paths"] == [str(tmp_path / "a.csv")]
+    assert (given["to"], given["title"], given["downloads"]) == (["k"], "Trial", 3)
+    until(lambda: "lx.shares()" in form.remark.value, what="the end")
+    form.close()
