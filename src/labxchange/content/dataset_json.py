@@ -96,26 +96,38 @@ def read_lines(data: bytes | memoryview, name: str) -> DataFrame:
 
 
 def cut(data: bytes | memoryview, name: str, *, columns: Sequence[str], rows: np.ndarray[Any, Any]) -> bytes:
-    """The columns with these names and the rows with these numbers, in the same form; everything else of the file as it is."""
-    if name.lower().endswith(".ndjson"):
-        first, _, rest = bytes(data).partition(b"\n")
-        about = msgspec.json.decode(first)
-        kept, places = _kept(about["columns"], columns)
-        held = msgspec.json.Decoder(list[msgspec.Raw]).decode_lines(rest)
-        lines = [about | {"columns": kept, "records": len(rows)}, *([held[row][place] for place in places] for row in rows)]
-        return msgspec.json.Encoder().encode_lines(lines)
+    """The columns with these names and the rows with these numbers of a file that was read, in the same form; all else as it is.
+
+    Raises:
+        InputError: ``table-damaged``; parts that ``read`` passes over are judged here.
+    """
+    try:
+        return _cut_lines(bytes(data), columns, rows) if name.lower().endswith(".ndjson") else _cut_file(data, columns, rows)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise damaged(name, f"it is no Dataset-JSON ({error})") from None
+
+
+def _cut_file(data: bytes | memoryview, columns: Sequence[str], rows: np.ndarray[Any, Any]) -> bytes:
     file = msgspec.json.decode(data)
-    if "columns" in file:
-        group, about_key, rows_key = file, "columns", "rows"
-    else:
-        part = file.get("clinicalData") or file["referenceData"]
-        (group,) = part["itemGroupData"].values()
+    group, about_key, rows_key = file, "columns", "rows"
+    if file.get("columns") is None:
+        parts = [file.get(key) for key in ("clinicalData", "referenceData")]
+        (group,) = [group for part in parts if part for group in part["itemGroupData"].values()]
         about_key, rows_key = "items", "itemData"
     held = group.get(rows_key, [])
     group[about_key], places = _kept(group[about_key], columns)
     group[rows_key] = [[held[row][place] for place in places] for row in rows]
     group["records"] = len(rows)
     return msgspec.json.encode(file)
+
+
+def _cut_lines(data: bytes, columns: Sequence[str], rows: np.ndarray[Any, Any]) -> bytes:
+    first, _, rest = data.partition(b"\n")
+    about = msgspec.json.decode(first)
+    held = msgspec.json.Decoder(list[msgspec.Raw]).decode_lines(rest)
+    kept, places = _kept(about["columns"], columns)
+    lines = [about | {"columns": kept, "records": len(rows)}, *([held[row][place] for place in places] for row in rows)]
+    return msgspec.json.Encoder().encode_lines(lines)
 
 
 def _kept(items: list[dict[str, Any]], columns: Sequence[str]) -> tuple[list[dict[str, Any]], list[int]]:

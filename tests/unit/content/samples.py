@@ -9,6 +9,8 @@ import unicodedata
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 PILOT = Path(__file__).resolve().parents[3] / "notebooks" / "data" / "cdisc-pilot"
 DATA = Path(__file__).resolve().parent / "data"
 
@@ -21,6 +23,10 @@ def sas(name: str) -> bytes:
     """A file that SAS wrote, by its name without ``.gz``."""
     path = DATA / name
     return path.read_bytes() if path.exists() else gzip.decompress((DATA / f"{name}.gz").read_bytes())
+
+
+def days(column: pd.Series) -> list[str]:
+    return ["NaT" if pd.isna(cell) else str(cell.date()) for cell in column]
 
 
 COLUMNS: list[dict[str, Any]] = [
