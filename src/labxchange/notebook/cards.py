@@ -29,7 +29,7 @@ _HOLDS = {
     "disk": "the disk",
     "cpu": "this computer's processor",
     "peer": "the other side",
-    "cap": "the chosen limit",
+    "cap": "somebody's limit",
 }
 _RUN_DOWN = 30
 """Findings shown of a report; the counts are always of all."""
@@ -93,7 +93,7 @@ def _way(info: TransferInfo) -> str:
     parts += [f"{100 * path.loss:.2g} % lost"] if path.loss >= 0.0005 else []
     parts += [f"as fast as {_HOLDS[path.limit]} allows"] if path.limit in _HOLDS and info.state == "running" else []
     limits = info.limits
-    parts += [f"limited to {size(limits.rate)}/s"] if limits.rate else []
+    parts += [f"at most {size(limits.rate)}/s"] if limits.rate else []
     parts += [f"{limits.priority} priority"] if limits.priority != "normal" else []
     return html.text(" · ".join(parts)) if parts else ""
 
@@ -128,7 +128,7 @@ def transfer_kept(info: TransferInfo, *, receipt: ReceiptInfo | None = None) -> 
             ("receipt", f"{html.code(receipt.receipt)} {html.faint(f'({signed})')}"),
             ("root", html.code(receipt.root)),
         ]
-    moves = "" if info.state in OVER else html.faint("When this was saved it was not over: `lx.transfers()` shows how it is now.")
+    moves = "" if info.state in OVER else html.faint("This is how it began; lx.transfers() shows how it is now.")
     return html.card("Transfer", f"{_state(info.state)} · {html.text(' · '.join(parts))}", html.fields(pairs), moves)
 
 

@@ -41,7 +41,8 @@ _IDLE_S = 2.0
 _AGAIN_S = 1.0
 _ANSWER_S = 10.0
 _COUNTERSIGN_S = 15.0
-_SAMPLES = 150
+_SAMPLES = 120
+_SAMPLE_S = 0.5
 _ARMED_S = 5.0
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 
@@ -128,19 +129,26 @@ class Watcher:
             self._task = asyncio.ensure_future(self._watch())
 
     async def _watch(self) -> None:
-        listening = asyncio.ensure_future(self._listen())
-        try:
-            while self._stale:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._changed.wait(), _IDLE_S)
-                # Nothing was told for a while: a notice may have been lost, a node gone.
-                everything = not self._changed.is_set()
-                self._changed.clear()
-                for view in [view for view, stale in self._stale.items() if stale or everything]:
-                    await self._refresh(view)
-                await asyncio.sleep(1 / _PER_SECOND)
-        finally:
-            listening.cancel()
+        while self._stale:  # once more for a view that was added while the last one was left
+            listening = asyncio.ensure_future(self._listen())
+            try:
+                await self._keep()
+            finally:
+                listening.cancel()
+                await asyncio.wait([listening])
+                await self.client.close()
+
+    async def _keep(self) -> None:
+        """Until there is no view left."""
+        while self._stale:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), _IDLE_S)
+            # Nothing was told for a while: a notice may have been lost, a node gone.
+            everything = not self._changed.is_set()
+            self._changed.clear()
+            for view in [view for view, stale in self._stale.items() if stale or everything]:
+                await self._refresh(view)
+            await asyncio.sleep(1 / _PER_SECOND)
 
     async def _refresh(self, view: View) -> None:
         if view in self._stale:
@@ -219,7 +227,8 @@ class TransferView:
     async def refresh(self, client: Client) -> bool:
         self._info = info = await client.call(Verbs.transfer_show, transfer=self._info.transfer)
         self._remark = "" if time.monotonic() >= self._armed_until else self._remark
-        self._samples.append((time.monotonic(), info.rate if info.state == "running" else 0))
+        if not self._samples or time.monotonic() - self._samples[-1][0] >= _SAMPLE_S:
+            self._samples.append((time.monotonic(), info.rate if info.state == "running" else 0))
         over = info.state in _ENDED or (info.state == "verified" and self._countersign_over())
         if over and info.receipt:
             self._receipt = await client.call(Verbs.receipt_show, transfer=info.transfer)

@@ -124,7 +124,7 @@ class ShareForm(Panel):
             self._result.value = _card(made)
         finally:
             self._share.disabled = False
-        return "Shared. `lx.shares()` shows what becomes of it."
+        return "Shared. lx.shares() shows what becomes of it."
 
 
 def _card(made: ShareInfo) -> str:

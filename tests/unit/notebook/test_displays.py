@@ -70,6 +70,9 @@ class FakeClient:
             raise answer
         return answer
 
+    async def close(self) -> None:
+        pass
+
     async def notices(self) -> AsyncIterator[Notice]:
         while True:
             yield await self._notices.get()
