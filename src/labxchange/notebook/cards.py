@@ -124,7 +124,7 @@ def transfer_kept(info: TransferInfo, *, receipt: ReceiptInfo | None = None) -> 
     if receipt is not None:
         signed = "signed by both" if receipt.acknowledged else "signed, not yet countersigned"
         pairs += [
-            ("verdict", html.text(receipt.verdict)),
+            ("verdict", html.text(f"{receipt.level}, {receipt.verdict}")),
             ("receipt", f"{html.code(receipt.receipt)} {html.faint(f'({signed})')}"),
             ("root", html.code(receipt.root)),
         ]
@@ -249,7 +249,7 @@ def report_card(report: Report) -> str:
 
 def receipt_card(receipt: ReceiptInfo) -> str:
     """A signed receipt."""
-    good = receipt.verdict in ("match", "complete", "accepted")
+    good = receipt.verdict in ("match", "complete") and receipt.level != "rejected"
     signed = "signed by both" if receipt.acknowledged else "signed by the recipient; the sender has still to countersign"
     reused = f", of which {size(receipt.reused_bytes)} were there already" if receipt.reused_bytes else ""
     pairs = [
@@ -257,13 +257,15 @@ def receipt_card(receipt: ReceiptInfo) -> str:
         ("from", html.text(receipt.sender)),
         ("to", html.text(receipt.recipient)),
         ("holds", html.text(f"{amount(receipt.files, 'file')}, {size(receipt.bytes)}{reused}")),
-        ("level", html.text(receipt.level)),
+        ("findings", html.text(receipt.findings)),
         ("finished", html.text(when(receipt.finished))),
         ("path", html.text(receipt.path)),
         ("receipt", html.code(receipt.receipt)),
         ("root", html.code(receipt.root)),
     ]
-    return html.card("Receipt", f"{html.mark(receipt.verdict, 'good' if good else 'bad')} · {signed}", html.fields(pairs))
+    return html.card(
+        "Receipt", f"{html.mark(f'{receipt.level}, {receipt.verdict}', 'good' if good else 'bad')} · {signed}", html.fields(pairs)
+    )
 
 
 def me_card(me: Me) -> str:
