@@ -11,7 +11,7 @@ import pytest
 
 from labxchange.node.client import run
 from labxchange.node.verbs import Verbs
-from labxchange.notebook import displays
+from labxchange.notebook import displays, watching
 from tests.integration.test_two_nodes import leave, offered, pair
 from tests.support.world import write_files
 
@@ -53,7 +53,7 @@ def test_a_display_says_that_its_node_is_gone_and_goes_on_with_it(place: Path, m
     until(lambda: "running" in view._card.value and "Trial" in view._card.value, what="the transfer to run")
     bo.kill()
     until(lambda: "The node is not running." in view._card.value, what="the display to say so")
-    assert not displays.watcher(bo.client).client._start, "a display starts no node"
+    assert not watching.watcher(bo.client).client._start, "a display starts no node"
     run(bo.client.call(Verbs.status))
     until(lambda: "signed by both" in cell.forms["text/html"], what="the end")
     assert set(cell.forms) == {"text/html", "text/plain"}

@@ -29,7 +29,7 @@ _HOLDS = {
     "disk": "the disk",
     "cpu": "this computer's processor",
     "peer": "the other side",
-    "cap": "somebody's limit",
+    "cap": "a chosen limit",
 }
 _RUN_DOWN = 30
 """Findings shown of a report; the counts are always of all."""
@@ -44,30 +44,32 @@ def _state(word: str) -> str:
     return html.mark(*_STATES.get(word, (word, "idle")))
 
 
-def transfer_card(info: TransferInfo, *, samples: Samples = (), remark: str = "") -> str:
-    """A transfer now. ``samples``: (seconds, bytes a second); ``remark``: what hinders the display itself, or an answer."""
+def transfer_card(info: TransferInfo, *, samples: Samples = (), remark: str = "", known: bool = True) -> str:
+    """A transfer now. ``samples``: (seconds, bytes a second); ``remark``: what hinders the display itself, or an answer;
+    ``known`` is false while the node cannot be asked: then this is what it last said."""
     into = info.direction == "in"
     who = f"from {html.text(info.peer)}" if into else f"to {html.text(info.peer)}"
-    tone = _STATES.get(info.state, ("", "idle"))[1]
+    word, tone = _STATES.get(info.state, (info.state, "idle")) if known else (f"last known: {info.state}", "idle")
+    moves = known and info.state == "running"
     label = "received" if into else "sent"
     return html.card(
         "Transfer",
-        f"{_state(info.state)} · <strong>{html.text(info.title)}</strong> {who}",
+        f"{html.mark(word, tone)} · <strong>{html.text(info.title)}</strong> {who}",
         html.bar(info.done_bytes, info.bytes, tone=tone, label=f"bytes {label}"),
-        _progress(info),
-        _rates(samples) if info.state == "running" else "",
-        html.faint(_way(info)),
-        html.faint(_situation(info)),
+        _progress(info, moves=moves),
+        _rates(samples) if moves else "",
+        html.faint(_way(info)) if known else "",
+        html.faint(_situation(info)) if known else "",
         html.faint(f"into {html.text(info.destination)}") if into and info.destination else "",
         html.mark(remark, "warn") if remark else "",
     )
 
 
-def _progress(info: TransferInfo) -> str:
+def _progress(info: TransferInfo, *, moves: bool) -> str:
     parts = [f"{size(info.done_bytes)} of {size(info.bytes)}", f"{info.done_files:,} of {amount(info.files, 'file')}"]
     if info.reused_bytes:
         parts.append(f"{size(info.reused_bytes)} were here already")
-    if info.state == "running":
+    if moves:
         parts += [f"{size(info.rate)}/s"] if info.rate else []
         parts += [f"{duration(info.eta)} left"] if info.eta >= 0 else []
     return f'<span style="font-variant-numeric: tabular-nums">{html.text(" · ".join(parts))}</span>'
@@ -91,7 +93,7 @@ def _way(info: TransferInfo) -> str:
     parts += [path.cipher] if path.cipher else []
     parts += [f"round trip {path.rtt_ms:.3g} ms"] if path.rtt_ms else []
     parts += [f"{100 * path.loss:.2g} % lost"] if path.loss >= 0.0005 else []
-    parts += [f"as fast as {_HOLDS[path.limit]} allows"] if path.limit in _HOLDS and info.state == "running" else []
+    parts += [f"held back by {_HOLDS[path.limit]}"] if path.limit in _HOLDS and info.state == "running" else []
     limits = info.limits
     parts += [f"at most {size(limits.rate)}/s"] if limits.rate else []
     parts += [f"{limits.priority} priority"] if limits.priority != "normal" else []
