@@ -29,11 +29,12 @@ from labxchange.notebook.watching import watcher
 
 _ENDED = ("completed", "failed", "cut", "cancelled")
 """States of a transfer after which its display is static; one that goes on later is shown anew."""
-
+_SETTLED = ("verified", "not intact", "accepted", "rejected", "revoked", "expired")
+"""States of a recipient in which a share has nothing more to tell of them."""
 _COUNTERSIGN_S = 15.0
 _SAMPLES = 120
 _SAMPLE_S = 0.5
-_ARMED_S = 5.0
+_ARMED_S = _READ_S = 5.0
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 
 log = logging.getLogger("labxchange")
@@ -88,6 +89,7 @@ class TransferView:
         self._receipt: ReceiptInfo | None = None
         self._samples: deque[tuple[float, int]] = deque(maxlen=_SAMPLES)
         self._remark = ""
+        self._remark_until = 0.0
         self._known = True
         self._armed_until = 0.0
         self._verified_at = 0.0
@@ -112,7 +114,8 @@ class TransferView:
 
     async def refresh(self, client: Client) -> bool:
         self._info = info = await client.call(Verbs.transfer_show, transfer=self._info.transfer)
-        self._remark = "" if time.monotonic() >= self._armed_until or not self._known else self._remark
+        if not self._known or time.monotonic() >= self._remark_until:
+            self._remark = ""
         self._known = True
         if not self._samples or time.monotonic() - self._samples[-1][0] >= _SAMPLE_S:
             self._samples.append((time.monotonic(), info.rate if info.state == "running" else 0))
@@ -129,7 +132,8 @@ class TransferView:
         self._say(sentence)
 
     def _say(self, sentence: str) -> None:
-        self._remark = sentence
+        """For as long as it takes to read."""
+        self._remark, self._remark_until = sentence, time.monotonic() + _READ_S
         self._draw()
 
     def _countersign_over(self) -> bool:
@@ -202,7 +206,7 @@ class ShareView:
     async def refresh(self, client: Client) -> bool:
         self._info = info = await client.call(Verbs.share_status, share=f"{self._info.share}/{self._info.version}")
         self._put(cards.share_kept(info))
-        done = all(one.state in ("verified", "revoked", "expired", "cut") for one in info.recipients)
+        done = all(one.state in _SETTLED for one in info.recipients)
         return info.state != "hashing" and done
 
     def trouble(self, sentence: str) -> None:

@@ -256,9 +256,14 @@ def test_cancel_asks_once_more(client: FakeClient, shown: Shown) -> None:
 
 def test_a_press_that_is_refused_says_why(client: FakeClient, shown: Shown) -> None:
     view = view_of(client)
+    view.show()
     client.answers["transfer_pause"] = InputError("transfer-over", "This transfer is completed.")
     view._pause.click()
     until(lambda: "This transfer is completed." in view._card.value, what="the sentence")
+    looks = client.count("transfer_show")
+    client.tell("transfer", "ab12")
+    until(lambda: client.count("transfer_show") > looks + 1, what="two more looks")
+    assert "This transfer is completed." in view._card.value, "there is time to read it"
 
 
 def test_a_share_counts_its_recipients_and_ends_with_the_last(client: FakeClient, shown: Shown) -> None:
