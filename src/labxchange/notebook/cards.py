@@ -29,7 +29,7 @@ _HOLDS = {
     "disk": "the disk",
     "cpu": "this computer's processor",
     "peer": "the other side",
-    "cap": "the chosen limit",
+    "cap": "a chosen limit",
 }
 _RUN_DOWN = 30
 """Findings shown of a report; the counts are always of all."""
@@ -44,30 +44,32 @@ def _state(word: str) -> str:
     return html.mark(*_STATES.get(word, (word, "idle")))
 
 
-def transfer_card(info: TransferInfo, *, samples: Samples = (), remark: str = "") -> str:
-    """A transfer now. ``samples``: (seconds, bytes a second); ``remark``: what hinders the display itself, or an answer."""
+def transfer_card(info: TransferInfo, *, samples: Samples = (), remark: str = "", known: bool = True) -> str:
+    """A transfer now. ``samples``: (seconds, bytes a second); ``remark``: what hinders the display itself, or an answer;
+    ``known`` is false while the node cannot be asked: then this is what it last said."""
     into = info.direction == "in"
     who = f"from {html.text(info.peer)}" if into else f"to {html.text(info.peer)}"
-    tone = _STATES.get(info.state, ("", "idle"))[1]
+    word, tone = _STATES.get(info.state, (info.state, "idle")) if known else (f"last known: {info.state}", "idle")
+    moves = known and info.state == "running"
     label = "received" if into else "sent"
     return html.card(
         "Transfer",
-        f"{_state(info.state)} · <strong>{html.text(info.title)}</strong> {who}",
+        f"{html.mark(word, tone)} · <strong>{html.text(info.title)}</strong> {who}",
         html.bar(info.done_bytes, info.bytes, tone=tone, label=f"bytes {label}"),
-        _progress(info),
-        _rates(samples) if info.state == "running" else "",
-        html.faint(_way(info)),
-        html.faint(_situation(info)),
+        _progress(info, moves=moves),
+        _rates(samples) if moves else "",
+        html.faint(_way(info)) if known else "",
+        html.faint(_situation(info)) if known else "",
         html.faint(f"into {html.text(info.destination)}") if into and info.destination else "",
         html.mark(remark, "warn") if remark else "",
     )
 
 
-def _progress(info: TransferInfo) -> str:
+def _progress(info: TransferInfo, *, moves: bool) -> str:
     parts = [f"{size(info.done_bytes)} of {size(info.bytes)}", f"{info.done_files:,} of {amount(info.files, 'file')}"]
     if info.reused_bytes:
         parts.append(f"{size(info.reused_bytes)} were here already")
-    if info.state == "running":
+    if moves:
         parts += [f"{size(info.rate)}/s"] if info.rate else []
         parts += [f"{duration(info.eta)} left"] if info.eta >= 0 else []
     return f'<span style="font-variant-numeric: tabular-nums">{html.text(" · ".join(parts))}</span>'
@@ -91,9 +93,9 @@ def _way(info: TransferInfo) -> str:
     parts += [path.cipher] if path.cipher else []
     parts += [f"round trip {path.rtt_ms:.3g} ms"] if path.rtt_ms else []
     parts += [f"{100 * path.loss:.2g} % lost"] if path.loss >= 0.0005 else []
-    parts += [f"as fast as {_HOLDS[path.limit]} allows"] if path.limit in _HOLDS and info.state == "running" else []
+    parts += [f"held back by {_HOLDS[path.limit]}"] if path.limit in _HOLDS and info.state == "running" else []
     limits = info.limits
-    parts += [f"limited to {size(limits.rate)}/s"] if limits.rate else []
+    parts += [f"at most {size(limits.rate)}/s"] if limits.rate else []
     parts += [f"{limits.priority} priority"] if limits.priority != "normal" else []
     return html.text(" · ".join(parts)) if parts else ""
 
@@ -124,11 +126,11 @@ def transfer_kept(info: TransferInfo, *, receipt: ReceiptInfo | None = None) -> 
     if receipt is not None:
         signed = "signed by both" if receipt.acknowledged else "signed, not yet countersigned"
         pairs += [
-            ("verdict", html.text(receipt.verdict)),
+            ("verdict", html.text(f"{receipt.level}, {receipt.verdict}")),
             ("receipt", f"{html.code(receipt.receipt)} {html.faint(f'({signed})')}"),
             ("root", html.code(receipt.root)),
         ]
-    moves = "" if info.state in OVER else html.faint("When this was saved it was not over: `lx.transfers()` shows how it is now.")
+    moves = "" if info.state in OVER else html.faint("This is how it began; lx.transfers() shows how it is now.")
     return html.card("Transfer", f"{_state(info.state)} · {html.text(' · '.join(parts))}", html.fields(pairs), moves)
 
 
@@ -249,7 +251,7 @@ def report_card(report: Report) -> str:
 
 def receipt_card(receipt: ReceiptInfo) -> str:
     """A signed receipt."""
-    good = receipt.verdict in ("match", "complete", "accepted")
+    good = receipt.verdict in ("match", "complete") and receipt.level != "rejected"
     signed = "signed by both" if receipt.acknowledged else "signed by the recipient; the sender has still to countersign"
     reused = f", of which {size(receipt.reused_bytes)} were there already" if receipt.reused_bytes else ""
     pairs = [
@@ -257,13 +259,15 @@ def receipt_card(receipt: ReceiptInfo) -> str:
         ("from", html.text(receipt.sender)),
         ("to", html.text(receipt.recipient)),
         ("holds", html.text(f"{amount(receipt.files, 'file')}, {size(receipt.bytes)}{reused}")),
-        ("level", html.text(receipt.level)),
+        ("findings", html.text(receipt.findings)),
         ("finished", html.text(when(receipt.finished))),
         ("path", html.text(receipt.path)),
         ("receipt", html.code(receipt.receipt)),
         ("root", html.code(receipt.root)),
     ]
-    return html.card("Receipt", f"{html.mark(receipt.verdict, 'good' if good else 'bad')} · {signed}", html.fields(pairs))
+    return html.card(
+        "Receipt", f"{html.mark(f'{receipt.level}, {receipt.verdict}', 'good' if good else 'bad')} · {signed}", html.fields(pairs)
+    )
 
 
 def me_card(me: Me) -> str:

@@ -1,10 +1,7 @@
-"""Live displays in a notebook: what is shown, and the one task that keeps all of it true.
+"""Live displays in a notebook: a transfer and a share, shown where somebody looks and kept true by ``watching``.
 
 - ``attach`` shows a transfer or a share where a kernel and ipywidgets are; anywhere else it does nothing. A display that fails
   never fails what it displays.
-- One task on the client's loop listens to the node's notices and asks again for what changed, at most ``_PER_SECOND`` times a
-  second; it ends with the last display. It never starts a node: one that was stopped, is locked or does not answer is said to
-  be so, and the display goes on when it is back.
 - What is over becomes static HTML without names (``cards``): a saved notebook keeps that, with or without a kernel.
 - Buttons are handled on the kernel's main thread: a press only hands the call over to the loop. While a cell runs, the kernel
   handles no press; it does so right after.
@@ -14,35 +11,30 @@ Panels, which stay until the person closes them, are in ``panels``.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
 import sys
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
-from concurrent.futures import Future
-from functools import cache
+from collections.abc import Awaitable, Callable
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any, Protocol
+from typing import Any
 
 from labxchange.errors import LabxchangeError, UnavailableError
-from labxchange.node.client import Client, run, start
+from labxchange.node.client import Client, run
 from labxchange.node.values import Notice, ReceiptInfo, ShareInfo, TransferInfo
 from labxchange.node.verbs import Verbs
 from labxchange.notebook import cards
+from labxchange.notebook.watching import watcher
 
 _ENDED = ("completed", "failed", "cut", "cancelled")
 """States of a transfer after which its display is static; one that goes on later is shown anew."""
-
-_PER_SECOND = 5
-_IDLE_S = 2.0
-_AGAIN_S = 1.0
-_ANSWER_S = 10.0
+_SETTLED = ("verified", "not intact", "accepted", "rejected", "revoked", "expired")
+"""States of a recipient in which a share has nothing more to tell of them."""
 _COUNTERSIGN_S = 15.0
-_SAMPLES = 150
-_ARMED_S = 5.0
+_SAMPLES = 120
+_SAMPLE_S = 0.5
+_ARMED_S = _READ_S = 5.0
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 
 log = logging.getLogger("labxchange")
@@ -87,104 +79,6 @@ def living(box: Any, line: str) -> dict[str, Any]:
     return {_WIDGET: box._repr_mimebundle_()[_WIDGET], "text/plain": line}
 
 
-class View(Protocol):
-    """Something that a watcher keeps true."""
-
-    def concerned(self, notice: Notice) -> bool: ...
-    async def refresh(self, client: Client) -> bool:
-        """Ask the node and show it; True when it is over and needs no more."""
-        ...
-
-    def trouble(self, sentence: str) -> None:
-        """The node cannot be asked; an empty sentence is never given."""
-        ...
-
-
-class Watcher:
-    """Keeps every view of one node true, with one task on the client's loop."""
-
-    def __init__(self, client: Client) -> None:
-        self.client = Client(client.home, start=False)
-        self._stale: dict[View, bool] = {}
-        self._task: asyncio.Task[None] | None = None
-        self._changed = asyncio.Event()
-        self._calls: set[Future[None]] = set()
-
-    def add(self, view: View) -> None:
-        """From any thread but the loop's."""
-        run(self.begin(view))
-
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run ``work`` on the loop, from any thread; returns at once. Its errors are its own to show."""
-        call = start(work)
-        self._calls.add(call)
-        call.add_done_callback(self._calls.discard)
-
-    async def begin(self, view: View) -> None:
-        """As ``add``, on the loop."""
-        self._stale[view] = True
-        self._changed.set()
-        if self._task is None or self._task.done():
-            self._task = asyncio.ensure_future(self._watch())
-
-    async def _watch(self) -> None:
-        listening = asyncio.ensure_future(self._listen())
-        try:
-            while self._stale:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._changed.wait(), _IDLE_S)
-                # Nothing was told for a while: a notice may have been lost, a node gone.
-                everything = not self._changed.is_set()
-                self._changed.clear()
-                for view in [view for view, stale in self._stale.items() if stale or everything]:
-                    await self._refresh(view)
-                await asyncio.sleep(1 / _PER_SECOND)
-        finally:
-            listening.cancel()
-
-    async def _refresh(self, view: View) -> None:
-        if view in self._stale:
-            self._stale[view] = False
-        try:
-            async with asyncio.timeout(_ANSWER_S):
-                over = await view.refresh(self.client)
-        except LabxchangeError as error:
-            over = False
-            view.trouble(f"{error.message} {_GOES_ON if error.code in _AWAY else ''}".strip())
-        except TimeoutError:
-            over = False
-            view.trouble(f"The node does not answer. {_GOES_ON}")
-        except Exception:  # a front end that is gone, a widget that was closed: nobody looks any more
-            log.warning("a display ended", exc_info=True)
-            over = True
-        if over:
-            self._stale.pop(view, None)
-
-    async def _listen(self) -> None:
-        while True:
-            with contextlib.suppress(LabxchangeError):
-                async for notice in self.client.notices():
-                    self._mark(lambda view, notice=notice: view.concerned(notice))  # type: ignore[misc]
-            # The node ended, or never ran: each view finds out by asking, and again when it is back.
-            self._mark(lambda view: True)
-            await asyncio.sleep(_AGAIN_S)
-
-    def _mark(self, which: Callable[[View], bool]) -> None:
-        for view in [view for view in self._stale if which(view)]:
-            self._stale[view] = True
-            self._changed.set()
-
-
-_AWAY = ("node-not-running", "node-ended")
-_GOES_ON = "This display goes on when it is back."
-
-
-@cache
-def watcher(client: Client) -> Watcher:
-    """The one watcher for a client."""
-    return Watcher(client)
-
-
 class TransferView:
     """A transfer that moves: its card, and the buttons of an incoming one."""
 
@@ -195,6 +89,8 @@ class TransferView:
         self._receipt: ReceiptInfo | None = None
         self._samples: deque[tuple[float, int]] = deque(maxlen=_SAMPLES)
         self._remark = ""
+        self._remark_until = 0.0
+        self._known = True
         self._armed_until = 0.0
         self._verified_at = 0.0
         self._handle: Any = None
@@ -218,8 +114,11 @@ class TransferView:
 
     async def refresh(self, client: Client) -> bool:
         self._info = info = await client.call(Verbs.transfer_show, transfer=self._info.transfer)
-        self._remark = "" if time.monotonic() >= self._armed_until else self._remark
-        self._samples.append((time.monotonic(), info.rate if info.state == "running" else 0))
+        if not self._known or time.monotonic() >= self._remark_until:
+            self._remark = ""
+        self._known = True
+        if not self._samples or time.monotonic() - self._samples[-1][0] >= _SAMPLE_S:
+            self._samples.append((time.monotonic(), info.rate if info.state == "running" else 0))
         over = info.state in _ENDED or (info.state == "verified" and self._countersign_over())
         if over and info.receipt:
             self._receipt = await client.call(Verbs.receipt_show, transfer=info.transfer)
@@ -229,7 +128,12 @@ class TransferView:
         return over
 
     def trouble(self, sentence: str) -> None:
-        self._remark = sentence
+        self._known = False
+        self._say(sentence)
+
+    def _say(self, sentence: str) -> None:
+        """For as long as it takes to read."""
+        self._remark, self._remark_until = sentence, time.monotonic() + _READ_S
         self._draw()
 
     def _countersign_over(self) -> bool:
@@ -238,7 +142,7 @@ class TransferView:
         return time.monotonic() - self._verified_at > _COUNTERSIGN_S
 
     def _draw(self) -> None:
-        self._card.value = cards.transfer_card(self._info, samples=self._samples, remark=self._remark)
+        self._card.value = cards.transfer_card(self._info, samples=self._samples, remark=self._remark, known=self._known)
         state = self._info.state
         paused = state == "paused"
         if self._pause.description != ("Resume" if paused else "Pause"):
@@ -265,15 +169,14 @@ class TransferView:
             self._ask(lambda: self._client.call(Verbs.transfer_cancel, transfer=self._info.transfer))
         else:
             self._armed_until = time.monotonic() + _ARMED_S
-            self._remark = "Press again to give this transfer up: what has not been released is removed."
-            self._draw()
+            self._say("Press again to give this transfer up: what has not been released is removed.")
 
     def _ask(self, call: Callable[[], Awaitable[TransferInfo]]) -> None:
         async def answered() -> None:
             try:
                 self._info = await call()
             except LabxchangeError as error:
-                self.trouble(error.message)
+                self._say(error.message)
             else:
                 self._draw()
 
@@ -303,7 +206,7 @@ class ShareView:
     async def refresh(self, client: Client) -> bool:
         self._info = info = await client.call(Verbs.share_status, share=f"{self._info.share}/{self._info.version}")
         self._put(cards.share_kept(info))
-        done = all(one.state in ("verified", "revoked", "expired", "cut") for one in info.recipients)
+        done = all(one.state in _SETTLED for one in info.recipients)
         return info.state != "hashing" and done
 
     def trouble(self, sentence: str) -> None:

@@ -8,9 +8,10 @@ from labxchange.node.client import Client
 from labxchange.node.values import InboxItem
 from labxchange.node.verbs import Verbs
 from labxchange.notebook import cards, html
-from labxchange.notebook.displays import TransferView, watcher
+from labxchange.notebook.displays import TransferView
 from labxchange.notebook.panels import Panel
 from labxchange.notebook.text import amount, size, when
+from labxchange.notebook.watching import watcher
 
 _SHOWN = 50
 _WIDE = "560px"

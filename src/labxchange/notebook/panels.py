@@ -15,7 +15,8 @@ from labxchange.errors import LabxchangeError
 from labxchange.node.client import Client
 from labxchange.node.values import Notice
 from labxchange.notebook import html
-from labxchange.notebook.displays import living, toolkit, watcher
+from labxchange.notebook.displays import living, toolkit
+from labxchange.notebook.watching import watcher
 
 log = logging.getLogger("labxchange")
 

@@ -18,9 +18,9 @@ from labxchange.node.datasets import show_dataset
 from labxchange.node.values import ContactInfo, ShareInfo
 from labxchange.node.verbs import Verbs
 from labxchange.notebook import cards, html
-from labxchange.notebook.displays import watcher
 from labxchange.notebook.panels import Panel
 from labxchange.notebook.text import amount, second, shorten, size, when
+from labxchange.notebook.watching import watcher
 
 _DAYS = (("1 day", 1), ("7 days", 7), ("30 days", 30), ("90 days", 90), ("1 year", 365))
 _DAY_MS = 86_400_000
@@ -124,7 +124,7 @@ class ShareForm(Panel):
             self._result.value = _card(made)
         finally:
             self._share.disabled = False
-        return "Shared. `lx.shares()` shows what becomes of it."
+        return "Shared. lx.shares() shows what becomes of it."
 
 
 def _card(made: ShareInfo) -> str:

@@ -45,9 +45,10 @@ class TrailPanel(Panel):
         self._again.on_click(lambda _: self.ask(self._look()))
         self._since = w.HTML()
         self._table = w.HTML()
+        rows = w.Box([self._table], layout=w.Layout(max_height="420px", overflow="auto"))
         filters = w.HBox([self._event, self._about, self._again], layout=w.Layout(flex_flow="row wrap"))
         export = w.HBox([self._form, self._path, self._export], layout=w.Layout(flex_flow="row wrap"))
-        self.box.children = [filters, self._table, self._since, export, self.remark]
+        self.box.children = [filters, rows, self._since, export, self.remark]
         self.ask(self._look())
         self.start()
 

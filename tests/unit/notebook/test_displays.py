@@ -26,7 +26,7 @@ from labxchange.node.values import (
     ShareInfo,
     TransferInfo,
 )
-from labxchange.notebook import displays
+from labxchange.notebook import displays, watching
 from labxchange.notebook.handles import Transfer
 from labxchange.notebook.inbox_panel import InboxPanel
 from labxchange.notebook.share_form import ShareForm
@@ -70,6 +70,9 @@ class FakeClient:
             raise answer
         return answer
 
+    async def close(self) -> None:
+        pass
+
     async def notices(self) -> AsyncIterator[Notice]:
         while True:
             yield await self._notices.get()
@@ -110,13 +113,13 @@ def until(reached: Callable[[], object], *, what: str) -> None:
 @pytest.fixture
 def client(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeClient]:
     fake = FakeClient()
-    monkeypatch.setattr(displays, "Client", lambda home, start: fake)
-    monkeypatch.setattr(displays, "_PER_SECOND", 200)
-    monkeypatch.setattr(displays, "_AGAIN_S", 0.01)
-    monkeypatch.setattr(displays, "_IDLE_S", 0.05)
+    monkeypatch.setattr(watching, "Client", lambda home, start: fake)
+    monkeypatch.setattr(watching, "_PER_SECOND", 200)
+    monkeypatch.setattr(watching, "_AGAIN_S", 0.01)
+    monkeypatch.setattr(watching, "_IDLE_S", 0.05)
     yield fake
     fake.answers["transfer_show"] = DONE
-    displays.watcher.cache_clear()
+    watching.watcher.cache_clear()
 
 
 @pytest.fixture
@@ -197,7 +200,7 @@ def test_the_cell_that_made_a_handle_shows_it_once(client: FakeClient, shown: Sh
 
 
 def test_a_thousand_notices_are_one_look(client: FakeClient, shown: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(displays, "_IDLE_S", 60.0)
+    monkeypatch.setattr(watching, "_IDLE_S", 60.0)
     attach(client, RUNNING)
     until(lambda: client.count("transfer_show"), what="the first look")
     before = client.count("transfer_show")
@@ -223,7 +226,7 @@ def test_a_node_that_cannot_be_asked_is_said_and_waited_for(
     view.show()
     until(lambda: client.count("transfer_show"), what="the first look")
     client.answers["transfer_show"] = error
-    until(lambda: said in view._card.value, what="the sentence")
+    until(lambda: said in view._card.value and "last known: running" in view._card.value, what="the sentence")
     client.answers["transfer_show"] = RUNNING
     until(lambda: said not in view._card.value, what="the node to be back")
     client.answers["transfer_show"] = DONE
@@ -253,9 +256,14 @@ def test_cancel_asks_once_more(client: FakeClient, shown: Shown) -> None:
 
 def test_a_press_that_is_refused_says_why(client: FakeClient, shown: Shown) -> None:
     view = view_of(client)
+    view.show()
     client.answers["transfer_pause"] = InputError("transfer-over", "This transfer is completed.")
     view._pause.click()
     until(lambda: "This transfer is completed." in view._card.value, what="the sentence")
+    looks = client.count("transfer_show")
+    client.tell("transfer", "ab12")
+    until(lambda: client.count("transfer_show") > looks + 1, what="two more looks")
+    assert "This transfer is completed." in view._card.value, "there is time to read it"
 
 
 def test_a_share_counts_its_recipients_and_ends_with_the_last(client: FakeClient, shown: Shown) -> None:
