@@ -32,7 +32,7 @@ def test_lost_datagrams_that_lie_apart_share_a_call() -> None:
 
 
 def test_lost_probes_and_challenges_are_no_silence_of_the_path() -> None:
-    """Nothing was asked for yet, and some of what the lane sends for itself is lost: what comes then is not slowed down for it."""
+    """Nothing was asked for yet, and some of what the lane sends for itself is lost: what comes then is not slowed for it."""
     for seed in range(20):
         steady = Steady()
         world = World(seed, bytes(1_000), Weather(loss=0.3, delay_s=0.05), controller=steady)
