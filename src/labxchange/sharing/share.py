@@ -27,8 +27,11 @@ class Withheld(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     rows: Count
 
 
-class Share(Statement, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a dataset version is called and where it belongs, and what of its tables the sender left out."""
+class Share(Statement, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What a dataset version is called and where it belongs, and what of its tables the sender left out.
+
+    ``withheld`` is written only where it says something, so that other shares are read by software that does not know it.
+    """
 
     kind = "share"
 
