@@ -17,7 +17,7 @@ from labxchange.dataset.names import escape
 from labxchange.errors import InputError, IntegrityError
 from labxchange.identity.card import Card
 from labxchange.node.receipt_proof import Proven, prove
-from labxchange.sharing.exchange import FINDINGS_MAX, Receipt
+from labxchange.sharing.exchange import Receipt
 
 LAYOUT = 1
 _OPENS = '<script type="application/json" id="labxchange-receipt">'
@@ -180,12 +180,13 @@ def _counts(body: Receipt) -> Iterable[tuple[str, str]]:
 
 
 def _levels(proven: Proven) -> str:
-    rows = [
-        f"<tr><td>{item.body.level}<br>{_LEVELS[item.body.level]}</td><td>{_moment(item.body.issued)}</td>"
-        f'<td><code>{item.id}</code></td><td class="findings">{_lines(item.body.findings)}</td></tr>'
-        for item in (*proven.receipts, proven.receipt)
-    ]
-    heads = "<thead><tr><th>level</th><th>signed</th><th>receipt</th><th>findings</th></tr></thead>"
+    rows = []
+    for item in (*proven.receipts, proven.receipt):
+        level, signed = f"{item.body.level}<br>{_LEVELS[item.body.level]}", _moment(item.body.issued)
+        rows.append(f"<tr><td>{level}</td><td>{signed}</td><td><code>{item.id}</code></td></tr>")
+        if item.body.findings:
+            rows.append(f'<tr><td class="findings" colspan="3">Findings: {_lines(item.body.findings)}</td></tr>')
+    heads = "<thead><tr><th>level</th><th>signed</th><th>receipt</th></tr></thead>"
     return f"<table>{heads}\n<tbody>\n{chr(10).join(rows)}\n</tbody></table>"
 
 
@@ -214,7 +215,7 @@ def _text(text: str) -> str:
 
 
 def _lines(text: str) -> str:
-    return "\n".join(_text(line) for line in text.split("\n")) if len(text) <= FINDINGS_MAX else _text(text)
+    return "\n".join(_text(line) for line in text.split("\n"))
 
 
 def _moment(utc_ms: int) -> str:
