@@ -87,7 +87,7 @@ def _parsed(data: bytes | memoryview, options: dict[str, Any], *, dtype: dict[st
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", pandas.errors.DtypeWarning)
         frame: DataFrame = pandas.read_csv(io.BytesIO(data), **options, dtype=dtype)
-    mixed = [name for name, kind in frame.dtypes.items() if kind.kind == "O" and not pandas.api.types.is_string_dtype(kind)]
+    mixed = [name for name, kind in frame.dtypes.items() if isinstance(kind, np.dtype) and kind.kind == "O"]
     if not mixed:
         return frame
     text: DataFrame = pandas.read_csv(io.BytesIO(data), **options, dtype=dtype | dict.fromkeys(mixed, "str"))
