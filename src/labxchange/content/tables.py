@@ -6,7 +6,7 @@ Rules:
 - ``attrs`` of the result: ``labels`` and ``formats`` (column -> text, those that have one), ``table`` (``name`` and ``label`` of
   the dataset, where the format has them), ``encoding`` of formats that do not fix it.
 - No value is changed to fit: a date that no datetime can hold stays what it was, a column of mixed kinds stays mixed, or text in
-  CSV, which knows only text.
+  CSV, which knows only text. In CSV a column of numbers with leading zeros is text.
 - A file that claims more than its size can hold is refused before memory is taken.
 
 Where a table came from (share, version, digest) is known to the caller, who adds it.
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 _BYTE_ORDER_MARKS: Final = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
+_HEAD_BYTES: Final = 1 << 18
 _LEADING_ZERO: Final = re.compile(rb'[,;\t\n"]0\d')
 
 
@@ -65,9 +67,9 @@ def kind(name: str) -> str:
 def _csv(data: bytes | memoryview, name: str) -> DataFrame:
     pandas = library("pandas")
     for encoding in _encodings(data):
-        options: dict[str, Any] = {"sep": _separator(data, name), "encoding": encoding, "low_memory": False, "index_col": False}
+        options: dict[str, Any] = {"sep": _separator(data, name), "encoding": encoding, "index_col": False}
         try:
-            frame: DataFrame = _kept_zeros(pandas.read_csv(io.BytesIO(data), **options), data, options)
+            frame = _parsed(data, options, dtype=_padded(data, options))
         except UnicodeError:
             continue
         except pandas.errors.EmptyDataError:
@@ -77,6 +79,19 @@ def _csv(data: bytes | memoryview, name: str) -> DataFrame:
         frame.attrs["encoding"] = {"cp1252": "windows-1252"}.get(encoding, encoding)
         return frame
     raise damaged(name, "its text is not in the encoding that its first bytes announce")
+
+
+def _parsed(data: bytes | memoryview, options: dict[str, Any], *, dtype: dict[str, str]) -> DataFrame:
+    """pandas takes a large file in parts; where these disagree about a column's type, all of it is text."""
+    pandas = library("pandas")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", pandas.errors.DtypeWarning)
+        frame: DataFrame = pandas.read_csv(io.BytesIO(data), **options, dtype=dtype)
+    mixed = [name for name, kind in frame.dtypes.items() if isinstance(kind, np.dtype) and kind.kind == "O"]
+    if not mixed:
+        return frame
+    text: DataFrame = pandas.read_csv(io.BytesIO(data), **options, dtype=dtype | dict.fromkeys(mixed, "str"))
+    return text
 
 
 def _encodings(data: bytes | memoryview) -> tuple[str, ...]:
@@ -114,17 +129,23 @@ def _decodes(data: bytes | memoryview, encoding: str) -> bool:
     return True
 
 
-def _kept_zeros(frame: DataFrame, data: bytes | memoryview, options: dict[str, Any]) -> DataFrame:
-    """``frame``, with columns as text that would lose leading zeros as numbers: 0701 is a subject, and not 701."""
-    numeric = [index for index, dtype in enumerate(frame.dtypes) if dtype.kind in "iuf"]
-    if not numeric or not _LEADING_ZERO.search(data):
-        return frame
+def _padded(data: bytes | memoryview, options: dict[str, Any]) -> dict[str, str]:
+    """Columns that would lose leading zeros as numbers, to be read as text: 0701 is a subject, and not 701.
+
+    The first 256 KiB decide; to look at all of a file would cost as much as reading it.
+    """
+    head = bytes(data[:_HEAD_BYTES])
+    if len(data) > _HEAD_BYTES:
+        head = head[: head.rfind(b"\n") + 1]
+    if not _LEADING_ZERO.search(head):
+        return {}
     pandas = library("pandas")
-    texts = pandas.read_csv(io.BytesIO(data), **options, dtype="str", usecols=numeric)
-    for place, index in enumerate(numeric):
-        if texts.iloc[:, place].str.match(r"\s*0\d").any():
-            frame.isetitem(index, texts.iloc[:, place])
-    return frame
+    try:
+        numbers = [name for name, kind in pandas.read_csv(io.BytesIO(head), **options).dtypes.items() if kind.kind in "iuf"]
+        texts = pandas.read_csv(io.BytesIO(head), **options, dtype="str")[numbers]
+    except (pandas.errors.ParserError, pandas.errors.EmptyDataError, ValueError):
+        return {}
+    return {name: "str" for name in numbers if texts[name].str.match(r"\s*0\d").any()}
 
 
 _READERS: Final[dict[str, Callable[[bytes | memoryview, str], Any]]] = {

@@ -46,9 +46,9 @@ def write(frame: DataFrame) -> bytes:
     labels, formats, table = (frame.attrs.get(key, {}) for key in ("labels", "formats", "table"))
     variables: list[Variable] = []
     fields: list[np.ndarray[Any, Any]] = []
-    position = 0
+    position, taken = 0, set[str]()
     for index, name in enumerate(map(str, frame.columns)):
-        if not _NAME.fullmatch(name) or name.upper() in {one.name.upper() for one in variables}:
+        if not _NAME.fullmatch(name) or name.upper() in taken:
             raise _unwritable(name, "its name is not one of at most 8 letters, digits and underscores, or is there twice")
         field, form = _field(frame.iloc[:, index], name, formats.get(name, ""))
         label = labels.get(name, "")
@@ -59,6 +59,7 @@ def write(frame: DataFrame) -> bytes:
         variables.append(made._replace(raw=_described(made)))
         fields.append(field)
         position += field.dtype.itemsize
+        taken.add(name.upper())
     rows = np.empty(
         len(frame),
         {"names": [f"f{i}" for i in range(len(fields))], "formats": [field.dtype for field in fields]} if fields else "V0",
