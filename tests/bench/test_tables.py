@@ -86,7 +86,7 @@ def mixed(cells: int) -> pd.DataFrame:
 
 
 def test_reading_costs_little_beside_pandas() -> None:
-    """The bar is 1.10 at 1 GB. Here a look at the head of a CSV, which costs the same for any size, counts beside a small table."""
+    """The bar is 1.10 at 1 GB. Beside a small table the look at the head of a CSV counts, which costs the same for any size."""
     seconds = measure(SMALL_MB)
     slow = {what: both for what, both in seconds.items() if both[0] > 1.3 * both[1] + HEAD_S}
     assert not {what for what in slow if "Parquet" not in what}, slow
