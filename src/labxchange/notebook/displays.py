@@ -119,13 +119,17 @@ class TransferView:
         self._known = True
         if not self._samples or time.monotonic() - self._samples[-1][0] >= _SAMPLE_S:
             self._samples.append((time.monotonic(), info.rate if info.state == "running" else 0))
-        over = info.state in _ENDED or (info.state == "verified" and self._countersign_over())
-        if over and info.receipt:
+        done = info.state in (*_ENDED, "verified")
+        if done and info.receipt:
             self._receipt = await client.call(Verbs.receipt_show, transfer=info.transfer)
         self._draw()
-        if over:
+        if done:
             self._finish()
-        return over
+        return done and (info.state != "verified" or self._countersign_over())
+
+    def shows(self, transfer: str) -> bool:
+        """Whether it is this one."""
+        return self._info.transfer == transfer
 
     def trouble(self, sentence: str) -> None:
         self._known = False
@@ -235,3 +239,9 @@ def attach(client: Client, info: TransferInfo | ShareInfo) -> int | None:
         log.warning("a display could not be shown", exc_info=True)
         return None
     return number
+
+
+async def settle(client: Client, transfer: str) -> None:
+    """Show at once what became of a transfer; on the client's loop. Who waited for its end may save the notebook next, and a
+    notebook that is executed without a front end hears of nothing that comes later."""
+    await watcher(client).show(lambda view: isinstance(view, TransferView) and view.shows(transfer))

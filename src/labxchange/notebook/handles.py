@@ -133,6 +133,8 @@ class Transfer:
                     raise UnavailableError("node-stopped", "The node stopped.", hint="Start it; the transfer goes on by itself.")
         finally:
             await notices.aclose()  # type: ignore[attr-defined]
+        if self._shown_in is not None:
+            await displays.settle(self._client, self.id)
 
     def __await__(self) -> Generator[Any, None, Transfer]:
         """``await received`` waits as ``wait`` does, without holding up the kernel."""

@@ -73,6 +73,11 @@ class Watcher:
         if self._task is None or self._task.done():
             self._task = asyncio.ensure_future(self._watch())
 
+    async def show(self, which: Callable[[View], bool]) -> None:
+        """Ask for these views now, beside the watching; on the loop."""
+        for view in [view for view in self._stale if which(view)]:
+            await self._refresh(view)
+
     async def _watch(self) -> None:
         while self._stale:  # once more for a view that was added while the last one was left
             listening = asyncio.ensure_future(self._listen())
