@@ -69,11 +69,16 @@ def _csv(data: bytes | memoryview, name: str) -> DataFrame:
     for encoding in _encodings(data):
         options: dict[str, Any] = {"sep": _separator(data, name), "encoding": encoding, "index_col": False}
         try:
-            frame = _parsed(data, options, dtype=_padded(data, options))
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", pandas.errors.ParserWarning)
+                warnings.simplefilter("ignore", pandas.errors.DtypeWarning)
+                frame = _parsed(data, options, dtype=_padded(data, options))
         except UnicodeError:
             continue
         except pandas.errors.EmptyDataError:
             frame = pandas.DataFrame()
+        except pandas.errors.ParserWarning:
+            raise damaged(name, "its rows have more cells than its first line has names") from None
         except (pandas.errors.ParserError, ValueError, OverflowError, MemoryError) as error:
             raise damaged(name, f"it is no intact CSV ({str(error).strip()})") from None
         frame.attrs["encoding"] = {"cp1252": "windows-1252"}.get(encoding, encoding)
@@ -84,9 +89,7 @@ def _csv(data: bytes | memoryview, name: str) -> DataFrame:
 def _parsed(data: bytes | memoryview, options: dict[str, Any], *, dtype: dict[str, str]) -> DataFrame:
     """pandas takes a large file in parts; where these disagree about a column's type, all of it is text."""
     pandas = library("pandas")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", pandas.errors.DtypeWarning)
-        frame: DataFrame = pandas.read_csv(io.BytesIO(data), **options, dtype=dtype)
+    frame: DataFrame = pandas.read_csv(io.BytesIO(data), **options, dtype=dtype)
     mixed = [name for name, kind in frame.dtypes.items() if isinstance(kind, np.dtype) and kind.kind == "O"]
     if not mixed:
         return frame

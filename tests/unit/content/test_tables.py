@@ -150,6 +150,8 @@ def test_a_csv_column_that_changes_type_is_text() -> None:
 
 def test_damaged_csv_says_where() -> None:
     assert "line 3" in refused(b"a,b\n1,2\n1,2,3\n", "a.csv").message
+    assert "more cells" in refused(b"a,b\n1,2,3\n4,5,6\n", "a.csv").message
+    assert tables.read(b"a,b\n1,2,\n3,4,\n", "a.csv").to_dict("list") == {"a": [1, 3], "b": [2, 4]}
     assert refused(b"\xff\xfea", "a.csv").code == "table-damaged"
 
 
