@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -115,20 +116,30 @@ def create(
     expires: Annotated[str, typer.Option("--expires", metavar="WHEN", help="Until when: 30d, 2026-12-31, or with zone.")] = "",
     downloads: Annotated[int, typer.Option("--downloads", min=1, help="How often each recipient may download it.")] = 3,
     new_version_of: Annotated[str, typer.Option("--new-version-of", metavar="SHARE", help="Your share that this replaces.")] = "",
+    column: Annotated[
+        list[str] | None, typer.Option("--column", metavar="NAME", help="Of one table file, share only this column; repeated.")
+    ] = None,
+    rows: Annotated[
+        str, typer.Option("--rows", metavar="CONDITION", help="Of one table file, share only such rows: \"SITEID == '701'\".")
+    ] = "",
     wait: Annotated[bool, typer.Option("--wait", help="Return when all files are hashed; fails if that fails.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Share a folder, or files, with contacts.
 
     Recipients see it at once and can begin; the files are read for their digests meanwhile. What they get never changes: a
-    changed file is left out, and a new version is a new offer.
+    changed file is left out, and a new version is a new offer. With --column or --rows a part of one table file is shared, in its
+    own format, and recipients are told what was left out: columns by name, rows by number.
     """
+    from labxchange.node.exposing import exposed
     from labxchange.node.verbs import Verbs
 
     now = times.now_ms()
+    files, withheld = exposed([Path(reach.absolute(path)) for path in paths], columns=column, rows=rows or None)
     share = reach.call(
         Verbs.share_create,
-        paths=[reach.absolute(path) for path in paths],
+        paths=[str(file) for file in files],
+        withheld=withheld,
         to=to,
         share=new_version_of,
         title=title,

@@ -104,27 +104,18 @@ def _given(
     what: str | Path | pandas.DataFrame | Iterable[str | Path], columns: Sequence[str] | None, rows: str | None, title: str
 ) -> tuple[list[Path], list[WithheldInfo]]:
     """The files to share, made anew where less than all of a table is shared."""
-    folder = client().home.root / "exposed"
-    if not isinstance(what, str | Path) and hasattr(what, "columns"):
-        if not title:
-            raise InputError("title-needed", "A table that is shared needs a title.", hint='lx.share(df, to="…", title="…")')
-        from labxchange.notebook.exposing import expose_frame
+    from labxchange.node import exposing
 
-        name = "".join(letter if letter.isalnum() or letter in "-_ " else "-" for letter in title[:60]).strip() or "table"
-        frame = cast("pandas.DataFrame", what)
-        made = expose_frame(frame, name=name, columns=columns, rows=rows, folder=folder)
-    else:
+    home = client().home
+    if isinstance(what, str | Path) or not hasattr(what, "columns"):
         paths = [what] if isinstance(what, str | Path) else list(cast("Iterable[str | Path]", what))
         files = [Path(path).expanduser().absolute() for path in paths]
-        if columns is None and rows is None:
-            return files, []
-        if len(files) != 1 or files[0].is_dir():
-            raise InputError("subset-of-one", "Columns and rows are chosen of one table file.", hint="Share each file by itself.")
-        from labxchange.notebook.exposing import expose_file
-
-        made = expose_file(files[0], columns=columns, rows=rows, folder=folder)
-    left = WithheldInfo(file=made.path.name, columns=made.columns, rows=made.rows)
-    return [made.path], [left] if made.columns or made.rows else []
+        return exposing.exposed(files, columns=columns, rows=rows, home=home)
+    if not title:
+        raise InputError("title-needed", "A table that is shared needs a title.", hint='lx.share(df, to="…", title="…")')
+    name = "".join(letter if letter.isalnum() or letter in "-_ " else "-" for letter in title[:60]).strip() or "table"
+    frame = cast("pandas.DataFrame", what)
+    return exposing.told(exposing.expose_frame(frame, name=name, columns=columns, rows=rows, folder=exposing.place(home)))
 
 
 def _moment(expires: str | int | date) -> int:

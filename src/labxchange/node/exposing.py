@@ -16,6 +16,8 @@ import msgspec
 
 from labxchange.content.writing import subset, write
 from labxchange.errors import InputError
+from labxchange.node.home import Home
+from labxchange.node.values import WithheldInfo
 
 if TYPE_CHECKING:
     import pandas
@@ -27,6 +29,32 @@ class Exposed(msgspec.Struct, frozen=True, kw_only=True):
     path: Path
     columns: tuple[str, ...]
     rows: int
+
+
+def exposed(
+    files: Sequence[Path], *, columns: Sequence[str] | None, rows: str | None, home: Home | None = None
+) -> tuple[list[Path], list[WithheldInfo]]:
+    """What to share of files: they themselves or, where columns or rows are chosen of one, a new file and what it lacks.
+
+    Raises:
+        InputError: ``subset-of-one``; of ``expose_file``.
+    """
+    if columns is None and rows is None:
+        return list(files), []
+    if len(files) != 1 or files[0].is_dir():
+        raise InputError("subset-of-one", "Columns and rows are chosen of one table file.", hint="Share each file by itself.")
+    return told(expose_file(files[0], columns=columns, rows=rows, folder=place(home or Home())))
+
+
+def place(home: Home) -> Path:
+    """Where the new files of a node are."""
+    return home.root / "exposed"
+
+
+def told(made: Exposed) -> tuple[list[Path], list[WithheldInfo]]:
+    """The new file, and for its share what it lacks."""
+    left = WithheldInfo(file=made.path.name, columns=made.columns, rows=made.rows)
+    return [made.path], [left] if made.columns or made.rows else []
 
 
 def expose_file(source: Path, *, columns: Sequence[str] | None, rows: str | None, folder: Path) -> Exposed:
