@@ -103,6 +103,7 @@ class Story:
         }
         self._sources: dict[str, dict[str, bytes]] = {}
         self._revoked: dict[str, int] = {}
+        self._jumped: set[str] = set()
 
     def _say(self, what: str) -> None:
         self.told.append(f"{now() - 1000:.2f} {what}")
@@ -120,7 +121,7 @@ class Story:
         for machine in (self.ada, self.bo):
             if not machine.on:
                 await machine.boot()
-            if machine.clock_ms:
+            if machine.name in self._jumped:  # also where it jumped back by itself: the node may be in doubt of it
                 machine.clock_ms = 0
                 await machine.node.clock_reset(reason="set right")
         self._come_home()
@@ -243,6 +244,7 @@ class Story:
             await self._restart(machine)
 
     async def _jump(self, machine: Machine) -> None:
+        self._jumped.add(machine.name)
         machine.clock_ms += self._chance.choice([-3650, -1, 1, 40, 3650]) * DAY_MS // self._chance.choice([1, 1, 1000])
 
     async def _weather_turns(self, machine: Machine) -> None:
