@@ -6,7 +6,6 @@ of a kernel becomes Parquet; a file keeps its format. What was left out is said 
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ import msgspec
 
 from labxchange.content.writing import subset, write
 from labxchange.errors import InputError
+from labxchange.files.newfile import new_file
 from labxchange.node.home import Home
 from labxchange.node.values import WithheldInfo
 
@@ -86,8 +86,6 @@ def _put(folder: Path, name: str, data: bytes) -> Path:
     place = folder / secrets.token_hex(8)
     place.mkdir(mode=0o700, parents=True)
     path = place / name
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+    with new_file(path) as file:
         file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
     return path
