@@ -19,7 +19,7 @@ from labxchange.node.client import run
 from labxchange.notebook import api
 from labxchange.notebook.handles import Transfer
 from tests.integration.conftest import Person
-from tests.integration.test_two_nodes import pair
+from tests.integration.test_two_nodes import offered, pair
 
 DATA = Path(__file__).parents[2] / "notebooks" / "data" / "cdisc-pilot"
 
@@ -45,14 +45,10 @@ def given(ada: Person, bo: Person, what: object, *, title: str, **terms: object)
     """Ada shares, Bo receives."""
     with being(ada):
         made = lx.share(what, to=bo.name, title=title, **terms)  # type: ignore[arg-type]
+        shared = made.status
+    run(offered(bo, shared))
     with being(bo):
-        for _ in range(500):
-            if any(item.title == title for item in lx.inbox()):
-                break
-            run(asyncio.sleep(0.02))
-        received = lx.receive(title)
-        assert made.id.startswith(received.status.share)
-        return received
+        return lx.receive(title)
 
 
 def test_tables_from_end_to_end(place: Path) -> None:

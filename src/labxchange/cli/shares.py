@@ -132,26 +132,28 @@ def create(
     own format, and recipients are told what was left out: columns by name, rows by number.
     """
     from labxchange.node.exposing import exposed
+    from labxchange.node.home import Home
     from labxchange.node.verbs import Verbs
 
     now = times.now_ms()
-    files, withheld = exposed([Path(reach.absolute(path)) for path in paths], columns=column, rows=rows or None)
-    share = reach.call(
-        Verbs.share_create,
-        paths=[str(file) for file in files],
-        withheld=withheld,
-        to=to,
-        share=new_version_of,
-        title=title,
-        note=note,
-        purpose=purpose,
-        study=study,
-        site=site,
-        category=category,
-        not_before=times.parse_moment(not_before, now=now, end_of_day=False) if not_before else 0,
-        not_after=times.parse_moment(expires, now=now) if expires else 0,
-        downloads=downloads,
-    )
+    given = [Path(reach.absolute(path)) for path in paths]
+    with exposed(given, columns=column, rows=rows or None, home=Home()) as (files, withheld):
+        share = reach.call(
+            Verbs.share_create,
+            paths=[str(file) for file in files],
+            withheld=withheld,
+            to=to,
+            share=new_version_of,
+            title=title,
+            note=note,
+            purpose=purpose,
+            study=study,
+            site=site,
+            category=category,
+            not_before=times.parse_moment(not_before, now=now, end_of_day=False) if not_before else 0,
+            not_after=times.parse_moment(expires, now=now) if expires else 0,
+            downloads=downloads,
+        )
     if wait:
         share = reach.call(Verbs.share_hashed, share=f"{share.share}/{share.version}")
     if wait and share.state == "failed":

@@ -1,20 +1,24 @@
 """Less than everything: chosen columns and rows of a table file, or a table of a kernel, as a new file to be shared.
 
-The new file lies in a private folder of its own until its share ends, because a share reads its files while it is served. A table
-of a kernel becomes Parquet; a file keeps its format. What was left out is said to the recipient in the share itself.
+The new file lies in a private folder of its own, because a share reads its files while it is served; it stays there until a
+person removes it, and is gone at once where nothing came to be shared. A table of a kernel becomes Parquet; a file keeps its
+format. What was left out is said to the recipient in the share itself.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from labxchange.content.writing import subset, write
-from labxchange.errors import InputError
+from labxchange.errors import InputError, LabxchangeError
+from labxchange.files.folders import make_folders
 from labxchange.files.newfile import new_file
 from labxchange.node.home import Home
 from labxchange.node.values import WithheldInfo
@@ -31,30 +35,38 @@ class Exposed(msgspec.Struct, frozen=True, kw_only=True):
     rows: int
 
 
+@contextmanager
 def exposed(
-    files: Sequence[Path], *, columns: Sequence[str] | None, rows: str | None, home: Home | None = None
-) -> tuple[list[Path], list[WithheldInfo]]:
-    """What to share of files: they themselves or, where columns or rows are chosen of one, a new file and what it lacks.
+    what: Sequence[Path] | pandas.DataFrame, *, columns: Sequence[str] | None, rows: str | None, name: str = "", home: Home
+) -> Iterator[tuple[list[Path], list[WithheldInfo]]]:
+    """What to share: files themselves or, of a table and where columns or rows are chosen of one file, a new file and what it
+    lacks. Where sharing it is refused, the new file is removed again.
+
+    Args:
+        name: of the new file, for a table.
 
     Raises:
-        InputError: ``subset-of-one``; of ``expose_file``.
+        InputError: ``subset-of-one``, ``path-missing``; of ``content.writing.subset``.
     """
-    if columns is None and rows is None:
-        return list(files), []
-    if len(files) != 1 or files[0].is_dir():
+    if isinstance(what, Sequence) and columns is None and rows is None:
+        yield list(what), []
+        return
+    folder = home.root / "exposed"
+    if not isinstance(what, Sequence):
+        home.create()
+        made = expose_frame(what, name=name, columns=columns, rows=rows, folder=folder)
+    elif len(what) != 1 or what[0].is_dir():
         raise InputError("subset-of-one", "Columns and rows are chosen of one table file.", hint="Share each file by itself.")
-    return told(expose_file(files[0], columns=columns, rows=rows, folder=place(home or Home())))
-
-
-def place(home: Home) -> Path:
-    """Where the new files of a node are."""
-    return home.root / "exposed"
-
-
-def told(made: Exposed) -> tuple[list[Path], list[WithheldInfo]]:
-    """The new file, and for its share what it lacks."""
+    else:
+        home.create()
+        made = expose_file(what[0], columns=columns, rows=rows, folder=folder)
     left = WithheldInfo(file=made.path.name, columns=made.columns, rows=made.rows)
-    return [made.path], [left] if made.columns or made.rows else []
+    try:
+        yield [made.path], [left] if made.columns or made.rows else []
+    except LabxchangeError as error:
+        if error.code != "node-ended":  # then it is not known whether it is shared
+            shutil.rmtree(made.path.parent, ignore_errors=True)
+        raise
 
 
 def expose_file(source: Path, *, columns: Sequence[str] | None, rows: str | None, folder: Path) -> Exposed:
@@ -84,7 +96,7 @@ def expose_frame(frame: pandas.DataFrame, *, name: str, columns: Sequence[str] |
 
 def _put(folder: Path, name: str, data: bytes) -> Path:
     place = folder / secrets.token_hex(8)
-    place.mkdir(mode=0o700, parents=True)
+    make_folders(place, mode=0o700)
     path = place / name
     with new_file(path) as file:
         file.write(data)

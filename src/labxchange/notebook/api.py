@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 from labxchange import times
 from labxchange.errors import InputError
 from labxchange.node.client import Client, run
-from labxchange.node.values import InboxItem, WithheldInfo
+from labxchange.node.values import InboxItem
 from labxchange.node.verbs import Verbs
 from labxchange.notebook import displays
 from labxchange.notebook.handles import Share, Transfer
@@ -79,43 +79,38 @@ def share(
         NodeLocked: unlock the node first.
     """
     people = [to] if isinstance(to, str) else list(to)
-    given, withheld = _given(what, columns, rows, title)
-    made = run(
-        client().call(
-            Verbs.share_create,
-            paths=[str(path) for path in given],
-            to=people,
-            share=new_version_of if isinstance(new_version_of, str) else new_version_of.id,
-            title=title,
-            note=note,
-            purpose=purpose,
-            study=study,
-            site=site,
-            category=category,
-            not_after=_moment(expires),
-            downloads=downloads,
-            withheld=withheld,
+    from labxchange.node.exposing import exposed
+
+    name = "".join(letter if letter.isalnum() or letter in "-_ " else "-" for letter in title[:60]).strip() or "table"
+    with exposed(_given(what, title), columns=columns, rows=rows, name=name, home=client().home) as (given, withheld):
+        made = run(
+            client().call(
+                Verbs.share_create,
+                paths=[str(path) for path in given],
+                to=people,
+                share=new_version_of if isinstance(new_version_of, str) else new_version_of.id,
+                title=title,
+                note=note,
+                purpose=purpose,
+                study=study,
+                site=site,
+                category=category,
+                not_after=_moment(expires),
+                downloads=downloads,
+                withheld=withheld,
+            )
         )
-    )
     return Share(client(), made, shown_in=displays.attach(client(), made))
 
 
-def _given(
-    what: str | Path | pandas.DataFrame | Iterable[str | Path], columns: Sequence[str] | None, rows: str | None, title: str
-) -> tuple[list[Path], list[WithheldInfo]]:
-    """The files to share, made anew where less than all of a table is shared."""
-    from labxchange.node import exposing
-
-    home = client().home
+def _given(what: str | Path | pandas.DataFrame | Iterable[str | Path], title: str) -> list[Path] | pandas.DataFrame:
+    """Files by their whole paths, or the table."""
     if isinstance(what, str | Path) or not hasattr(what, "columns"):
         paths = [what] if isinstance(what, str | Path) else list(cast("Iterable[str | Path]", what))
-        files = [Path(path).expanduser().absolute() for path in paths]
-        return exposing.exposed(files, columns=columns, rows=rows, home=home)
+        return [Path(path).expanduser().absolute() for path in paths]
     if not title:
         raise InputError("title-needed", "A table that is shared needs a title.", hint='lx.share(df, to="…", title="…")')
-    name = "".join(letter if letter.isalnum() or letter in "-_ " else "-" for letter in title[:60]).strip() or "table"
-    frame = cast("pandas.DataFrame", what)
-    return exposing.told(exposing.expose_frame(frame, name=name, columns=columns, rows=rows, folder=exposing.place(home)))
+    return cast("pandas.DataFrame", what)
 
 
 def _moment(expires: str | int | date) -> int:

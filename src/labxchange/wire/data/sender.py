@@ -111,7 +111,6 @@ class Sender(Lane):
         self._requests: deque[_Request] = deque()
         self._again: deque[tuple[int, int]] = deque()
         self._lost = memoryview(bytearray(BATCH_BYTES))
-        self._taken = 0
         self._next_send = now
         self._skip_in = self._draw_skip()
         self._limited = True
@@ -377,20 +376,18 @@ class Sender(Lane):
         if not self._requests:
             return 0, memoryview(b"")
         queue = self._requests[0].ranges
-        payload = self._take(queue, length)
-        start = self._taken
+        taken = self._take(queue, length)
         self._finish()
-        return start, payload
+        return taken
 
-    def _take(self, queue: deque[tuple[int, int]], length: int) -> memoryview:
-        """Up to ``length`` bytes of the first range of a queue."""
+    def _take(self, queue: deque[tuple[int, int]], length: int) -> tuple[int, memoryview]:
+        """Where the first range of a queue begins, and up to ``length`` bytes of it."""
         start, end = queue[0]
         payload = self._read(start, min(length, end - start))
-        self._taken = start
         queue.popleft()
         if start + len(payload) < end:
             queue.appendleft((start + len(payload), end))
-        return payload
+        return start, payload
 
     def _lost_payload(self, limit: int, room: int) -> tuple[Offsets, memoryview]:
         """What was lost, as many datagrams as go into a batch: they lie apart, and one system call for each would be dear."""
@@ -399,7 +396,7 @@ class Sender(Lane):
             if places and self._again[0][1] - self._again[0][0] < room:
                 break  # only the last of a batch may be shorter
             try:
-                payload = self._take(self._again, (limit - len(places)) * room)
+                start, payload = self._take(self._again, (limit - len(places)) * room)
             except Gone:
                 if not places:
                     raise
@@ -408,7 +405,7 @@ class Sender(Lane):
                 break
             self._lost[used : used + len(payload)] = payload
             used += len(payload)
-            places += range(self._taken, self._taken + len(payload), room)
+            places += range(start, start + len(payload), room)
             if len(payload) % room:
                 break
         return np.array(places, np.int64), self._lost[:used]
