@@ -16,10 +16,11 @@ from collections import deque
 from typing import Final, NamedTuple
 
 from labxchange.net.lane_socket import ROW_BYTES, LaneSocket, Sockaddr
+from labxchange.wire.data.datagram import BATCH_BYTES
 
 RING_BYTES: Final = 32 << 20
 RECEIPTS_MAX: Final = 1 << 15
-_CALLS_A_TURN: Final = 32
+_CALLS_A_TURN: Final = 8
 _AGE_MAX_S: Final = 1.0
 
 
@@ -100,13 +101,15 @@ class Ring:
     @staticmethod
     def _follows(got: _Got, begin: int, end: int, size: int, sock: LaneSocket, source: Sockaddr) -> bool:
         """True when a receipt continues a batch: the same size, and nothing shorter before the end."""
-        if got.begin != end or got.end - begin > ROW_BYTES or got.socket is not sock or got.source != source:
+        if got.begin != end or got.end - begin > BATCH_BYTES or got.socket is not sock or got.source != source:
             return False
         is_whole, length = (end - begin) % size == 0, got.end - got.begin
         return is_whole and (got.size == size or (got.size < size and length == got.size))
 
     def _receive(self, sock: LaneSocket) -> int:
         before = sock.received_datagrams
+        if self._tail == self._head:
+            self._tail = self._head = 0  # nothing is in it: memory that was used just now is still in the processor's cache
         for _ in range(_CALLS_A_TURN):
             if self.is_full:
                 break

@@ -26,10 +26,10 @@ class _Block:
 
     __slots__ = ("buffer", "end", "gone", "start")
 
-    def __init__(self, start: int, end: int) -> None:
+    def __init__(self, start: int, end: int, buffer: memoryview) -> None:
         self.start = start
         self.end = end
-        self.buffer = memoryview(bytearray(end - start))
+        self.buffer = buffer
         self.gone: Gone | None = None
 
 
@@ -55,8 +55,9 @@ class LaneSource:
         if offset == self._ahead_start and self._ahead is not None:
             if not self._ahead.done():
                 return memoryview(b"")
-            self._block = block = self._ahead.result()
-            self._look_ahead(block.end)
+            done, self._block = block, self._ahead.result()
+            block = self._block
+            self._look_ahead(block.end, into=done)
             return self._of(block, offset, length)
         if offset == self._expected or self._block is None:
             self._look_ahead(offset)
@@ -85,15 +86,16 @@ class LaneSource:
             length = gone.start - offset
         return block.buffer[offset - block.start : min(offset + length, block.end) - block.start]
 
-    def _look_ahead(self, start: int) -> None:
+    def _look_ahead(self, start: int, *, into: _Block | None = None) -> None:
+        """``into`` is a block of which nobody reads any more: memory that was used before costs half of what new memory does."""
         self._ahead_start, self._ahead = start, None
         if start < self._line.bytes:
-            self._ahead = self._threads.submit(self._load, start, min(start + BLOCK_BYTES, self._line.bytes))
+            buffer = into.buffer if into is not None else memoryview(bytearray(BLOCK_BYTES))
+            self._ahead = self._threads.submit(self._load, _Block(start, min(start + BLOCK_BYTES, self._line.bytes), buffer))
 
-    def _load(self, start: int, end: int) -> _Block:
-        block = _Block(start, end)
+    def _load(self, block: _Block) -> _Block:
         try:
-            self._fill(start, block.buffer)
+            self._fill(block.start, block.buffer[: block.end - block.start])
         except Gone as gone:
             block.gone = gone
         return block

@@ -26,8 +26,7 @@ class Wake:
                 os.write(self._write, b"x")
 
     def drain(self) -> None:
-        """The loop is awake."""
-        self.sleeping = False
+        """The loop is awake, and looks for work."""
         with contextlib.suppress(BlockingIOError):
             while os.read(self._read, 4096):
                 pass

@@ -139,8 +139,10 @@ class Worker:
         pause = min(due - time.monotonic(), 1.0)
         # select's timeout is as fine as the clock, poll's and epoll's are whole milliseconds.
         if pause > 0.0 and not (self._ring.has_rows or self._written or self._troubles or self._closed):
-            select.select(self._watched, [], [], pause)
-        self._wake.drain()
+            ready, _, _ = select.select(self._watched, [], [], pause)
+            if self._wake in ready:
+                self._wake.drain()
+        self._wake.sleeping = False
         after = time.monotonic()
         self._busy.waited(after - now, after)
 

@@ -26,12 +26,16 @@ OVERHEAD_BYTES: Final = HEADER_BYTES + TAG_BYTES
 LANE_ID_BYTES: Final = 6
 SECRET_BYTES: Final = 44
 NONCE_BYTES: Final = 12
-BATCH_DATAGRAMS: Final = 44
+CALL_DATAGRAMS: Final = 44
+CALL_BYTES: Final = 65_000
+"""Of one system call: an IPv4 datagram before it is cut holds at most 65,507."""
+BATCH_CALLS: Final = 4
+BATCH_DATAGRAMS: Final = BATCH_CALLS * CALL_DATAGRAMS
+BATCH_BYTES: Final = BATCH_CALLS * CALL_BYTES
+"""What is handled together where there is so much: what numpy costs a batch is then paid once for four system calls."""
 SIZES: Final = (1_200, 1_452, 1_472, 8_972)
 """Sizes of a datagram (UDP payload): what every path carries, and what full frames of 1,500 (IPv6, IPv4) and 9,000 bytes hold."""
 SIZE_MAX: Final = SIZES[-1]
-BATCH_BYTES: Final = 65_000
-"""Of one system call: an IPv4 datagram before it is cut holds at most 65,507."""
 
 Cipher = Literal["aes-256-gcm", "chacha20-poly1305"]
 Writer = Literal["I", "R"]
@@ -55,6 +59,11 @@ class _Aead(Protocol):
     def encrypt_into(self, nonce: memoryview, data: memoryview, associated_data: memoryview, buf: memoryview) -> int: ...
 
     def decrypt_into(self, nonce: memoryview, data: memoryview, associated_data: memoryview, buf: memoryview) -> int: ...
+
+
+def batch_rows(size: int) -> int:
+    """How many datagrams of a size a batch holds."""
+    return min(BATCH_DATAGRAMS, BATCH_BYTES // size)
 
 
 def lane_secret(k_lane: bytes, lane: bytes, writer: Writer) -> bytes:
@@ -109,8 +118,8 @@ class Sealer:
         self._places: dict[int, list[tuple[slice, memoryview, memoryview]]] = {}
 
     def seal(self, payload: memoryview, *, kind: Kind, number: int, offset: Offsets, size: int) -> memoryview:
-        """Cut ``payload``, which begins at ``offset`` of the line, into datagrams of at most ``size`` bytes, at most 44 and
-        together at most 65,000 bytes, with the packet numbers from ``number`` on. They lie one after the other in what is
+        """Cut ``payload``, which begins at ``offset`` of the line, into datagrams of at most ``size`` bytes, at most
+        ``BATCH_DATAGRAMS`` and together at most ``BATCH_BYTES``, with the packet numbers from ``number`` on. They lie one after the other in what is
         returned, which is good until the next call."""
         length, room = len(payload), size - OVERHEAD_BYTES
         count = max(1, -(-length // room))
@@ -139,7 +148,7 @@ class Sealer:
         if known is None:
             room = size - OVERHEAD_BYTES
             known = self._places[size] = []
-            for row in range(min(BATCH_DATAGRAMS, len(self._out) // size)):
+            for row in range(batch_rows(size)):
                 begin, body = row * size, row * size + HEADER_BYTES
                 part = slice(row * room, (row + 1) * room)
                 known.append((part, self._out[begin:body], self._out[body : begin + size]))
@@ -152,14 +161,14 @@ class Opener:
     def __init__(self, key: LaneKey) -> None:
         self._aead = key.aead
         self._nonces = _Nonces(key.iv)
-        self._out = memoryview(bytearray(BATCH_DATAGRAMS * SIZE_MAX))
+        self._out = memoryview(bytearray(BATCH_BYTES))
         self._places: dict[int, list[tuple[slice, slice, memoryview]]] = {}
 
     def unseal(
         self, batch: memoryview, *, size: int, rows: NDArray[np.int64], numbers: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], memoryview]:
-        """Open the datagrams ``rows``, at most 44, with ``numbers`` of a batch of datagrams of ``size`` bytes (the last may be
-        shorter). Returns those of ``rows`` that are authentic, and a buffer, good until the next call, in which the payload of
+        """Open the datagrams ``rows`` with ``numbers`` of a batch of datagrams of ``size`` bytes (the last may be shorter), which
+        is not larger than ``batch_rows`` of that size. Returns those of ``rows`` that are authentic, and a buffer, good until the next call, in which the payload of
         row r begins at ``r * (size - 36)``; where a row is not authentic, what is in its place is worthless."""
         self._nonces.put(numbers)
         decrypt, places = self._aead.decrypt_into, self._places_of(size)
@@ -188,7 +197,7 @@ class Opener:
                     slice(row * size + HEADER_BYTES, (row + 1) * size),
                     self._out[row * room : (row + 1) * room],
                 )
-                for row in range(BATCH_DATAGRAMS)
+                for row in range(batch_rows(size))
             ]
         return known
 

@@ -32,6 +32,7 @@ from labxchange.wire.data.datagram import (
     LaneKey,
     Opener,
     Sealer,
+    batch_rows,
     headers_of,
 )
 from labxchange.wire.data.seen import Seen
@@ -190,11 +191,13 @@ class Lane:
             return
         if batch.address is not None and batch.address == self.address:
             self._credit += AMPLIFICATION * len(batch.data)
-        headers = headers_of(batch.data, batch.size)
-        for start in range(0, len(headers), BATCH_DATAGRAMS):
-            part = batch.data[start * batch.size : (start + BATCH_DATAGRAMS) * batch.size]
+        if batch.size > SIZE_MAX:
+            return
+        headers, count = headers_of(batch.data, batch.size), batch_rows(batch.size)
+        for start in range(0, len(headers), count):
+            part = batch.data[start * batch.size : (start + count) * batch.size]
             try:
-                self._open(headers[start : start + BATCH_DATAGRAMS], part, batch, now)
+                self._open(headers[start : start + count], part, batch, now)
             except PeerError as error:
                 self.is_dead = True
                 self._events.append(Failed(error.code, error.message))
@@ -203,8 +206,6 @@ class Lane:
     def _open(self, headers: NDArray[np.void], data: memoryview, batch: Batch, now: float) -> None:
         numbers = headers["number"].astype(np.int64)
         fresh = self._seen.fresh(numbers)
-        if batch.size > SIZE_MAX:
-            return
         if not len(fresh):
             return
         good, payload = self._opener.unseal(data, size=batch.size, rows=fresh, numbers=numbers[fresh])

@@ -19,6 +19,7 @@ from labxchange.wire.data.datagram import OVERHEAD_BYTES, Offsets, offsets_of
 from labxchange.wire.data.status import Status
 
 RING: Final = 1 << 18
+_MASK: Final = RING - 1
 REORDER: Final = 128
 RTT_FIRST_S: Final = 0.2
 PATIENCE_MAX_S: Final = 0.25
@@ -90,8 +91,8 @@ class Recovery:
 
     def skip(self) -> None:
         """Leave a number out; whoever acknowledges it lies."""
-        self._state[self.next % RING] = _SKIPPED
-        self._length[self.next % RING] = self._size[self.next % RING] = 0
+        self._state[self.next & _MASK] = _SKIPPED
+        self._length[self.next & _MASK] = self._size[self.next & _MASK] = 0
         self.next += 1
 
     def sent(self, count: int, *, offset: Offsets, length: int, room: int, now: float) -> None:
@@ -100,7 +101,7 @@ class Recovery:
         if not self.in_flight_packets:
             self._marks.clear()  # after a pause the rate is measured anew
         numbers = np.arange(self.next, self.next + count)
-        at = numbers % RING
+        at = numbers & _MASK
         lengths = np.minimum(room, np.maximum(length - np.arange(count) * room, 0)).astype(np.int32)
         sizes = (lengths if length else np.full(count, room, np.int32)) + OVERHEAD_BYTES
         self._state[at] = _FLYING
@@ -117,7 +118,7 @@ class Recovery:
         if status.newest >= self.next:
             raise PeerError("acknowledged-unsent", "The other node acknowledged a packet that was never sent.")
         numbers = status.arrived[status.arrived >= self.next - RING]
-        at = numbers % RING
+        at = numbers & _MASK
         state = self._state[at]
         if (state == _SKIPPED).any():
             raise PeerError("acknowledged-unsent", "The other node acknowledged a packet that was left out on purpose.")
@@ -125,32 +126,32 @@ class Recovery:
         new = numbers[(state == _FLYING) | (state == _LOST)]
         flown = numbers[state == _FLYING]
         acked_bytes = self._land(flown, _ARRIVED)
-        late = new[self._state[new % RING] == _LOST]
+        late = new[self._state[new & _MASK] == _LOST]
         if len(late):  # patience was too short by this much
-            beyond = now - float(self._sent_at[late % RING].min()) - LATE_ROUND_TRIPS * self.srtt_s
+            beyond = now - float(self._sent_at[late & _MASK].min()) - LATE_ROUND_TRIPS * self.srtt_s
             self.patience_s = min(max(self.patience_s, 1.25 * beyond), PATIENCE_MAX_S)
-        self._state[new % RING] = _ARRIVED
+        self._state[new & _MASK] = _ARRIVED
         rtt, rate = None, 0.0
         if len(new):
             rtt, rate = self._sample(new, status, now)
         lost = self._lost(status, now)
         self._land(lost, _LOST)
-        lost = lost[self._length[lost % RING] > 0]
+        lost = lost[self._length[lost & _MASK] > 0]
         return Report(
             acked_packets=len(new),
             acked_bytes=acked_bytes,
             lost_packets=len(lost),
-            lost_bytes=int(self._size[lost % RING].sum()),
+            lost_bytes=int(self._size[lost & _MASK].sum()),
             lost=self.ranges(lost),
             rtt_s=rtt,
             delivery_bytes_s=rate,
-            sizes=[int(size) for size in np.unique(self._size[flown % RING])],
+            sizes=[int(size) for size in np.unique(self._size[flown & _MASK])],
             late_packets=len(late),
         )
 
     def _land(self, numbers: NDArray[np.int64], state: int) -> int:
         """Packets in flight whose fate is known now; returns their bytes."""
-        at = numbers % RING
+        at = numbers & _MASK
         self._state[at] = state
         size = int(self._size[at].sum())
         self.in_flight_bytes -= size
@@ -160,8 +161,8 @@ class Recovery:
     def _sample(self, new: NDArray[np.int64], status: Status, now: float) -> tuple[float | None, float]:
         """Round trip and delivery rate by the newest packet that this report acknowledges."""
         last = int(new[-1])
-        sent_at = float(self._sent_at[last % RING])
-        self._delivered += int(self._size[new % RING].sum())
+        sent_at = float(self._sent_at[last & _MASK])
+        self._delivered += int(self._size[new & _MASK].sum())
         rtt: float | None = None
         if last == status.newest:
             rtt = max(now - sent_at - status.held_us / 1e6, RTT_LEAST_S)
@@ -203,7 +204,7 @@ class Recovery:
     def _lost(self, status: Status, now: float) -> NDArray[np.int64]:
         """Packets in flight that will not come any more."""
         flying = self._flying(self.newest_acked + 1)
-        old = self._sent_at[flying % RING] < now - LATE_ROUND_TRIPS * self.srtt_s - self.patience_s
+        old = self._sent_at[flying & _MASK] < now - LATE_ROUND_TRIPS * self.srtt_s - self.patience_s
         behind = max(self.newest_acked - REORDER, status.newest - status.span)
         lost = np.flatnonzero(old | (flying <= behind))
         return np.asarray(flying[lost], np.int64)
@@ -211,21 +212,21 @@ class Recovery:
     def _flying(self, end: int) -> NDArray[np.int64]:
         """Numbers in flight below ``end``, ascending; what lies before them is never looked at again."""
         numbers: NDArray[np.int64] = np.arange(self._low, end)
-        flying: NDArray[np.int64] = numbers[self._state[numbers % RING] == _FLYING]
+        flying: NDArray[np.int64] = numbers[self._state[numbers & _MASK] == _FLYING]
         self._low = int(flying[0]) if len(flying) else max(self._low, end)
         return flying
 
     def give_up(self, *, sent_before: float) -> list[tuple[int, int]]:
         """Take everything that was sent before a time for lost; ranges as in ``Report.lost``."""
         numbers = np.arange(self._low, self.next)
-        numbers = numbers[self._state[numbers % RING] == _FLYING]
-        numbers = numbers[self._sent_at[numbers % RING] <= sent_before]
+        numbers = numbers[self._state[numbers & _MASK] == _FLYING]
+        numbers = numbers[self._sent_at[numbers & _MASK] <= sent_before]
         self._land(numbers, _LOST)
         return self.ranges(numbers)
 
     def ranges(self, numbers: NDArray[np.int64]) -> list[tuple[int, int]]:
         """Bytes of the line that these packets carried, neighbours joined."""
-        at = numbers % RING
+        at = numbers & _MASK
         at = at[self._length[at] > 0]
         if not len(at):
             return []

@@ -11,8 +11,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from labxchange.wire.data.datagram import BATCH_DATAGRAMS
+
 RING: Final = 1 << 17
-_PLACES: Final = np.arange(64)
+_MASK: Final = RING - 1
+_PLACES: Final = np.arange(BATCH_DATAGRAMS)
 
 
 class Seen:
@@ -27,7 +30,7 @@ class Seen:
         count = len(numbers)
         if count and numbers[0] > self.newest and (numbers == numbers[0] + _PLACES[:count]).all():
             return _PLACES[:count]  # as they were sent: most batches
-        new = np.flatnonzero((self._ring[numbers % RING] != numbers) & (numbers > self.newest - RING))
+        new = np.flatnonzero((self._ring[numbers & _MASK] != numbers) & (numbers > self.newest - RING))
         if len(new) > 1 and not (np.diff(numbers[new]) > 0).all():
             _, first = np.unique(numbers[new], return_index=True)
             new = new[np.sort(first)]
@@ -39,10 +42,10 @@ class Seen:
             self.newest = max(self.newest, int(numbers.max()))
             # Of two numbers a ring apart in one batch the newer one stays.
             numbers = np.sort(numbers)
-            self._ring[numbers % RING] = numbers
+            self._ring[numbers & _MASK] = numbers
 
     def last(self, count: int) -> NDArray[np.bool_]:
         """For each i below ``count``: did number ``newest - i`` come?"""
         numbers = self.newest - np.arange(min(count, RING, self.newest + 1))
-        came: NDArray[np.bool_] = self._ring[numbers % RING] == numbers
+        came: NDArray[np.bool_] = self._ring[numbers & _MASK] == numbers
         return came

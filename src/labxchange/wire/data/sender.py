@@ -1,6 +1,6 @@
 """The sending end of a lane: asked-for ranges of the line go out, at the rate of the controller, until each has arrived.
 
-Life of a byte: asked for -> read -> sealed and sent, at most 44 datagrams or 1 ms of the rate at a time -> named in a report, or
+Life of a byte: asked for -> read -> sealed and sent, at most 1 ms of the rate at a time -> named in a report, or
 lost and sent again: read anew, under a new number. Lost bytes go before new ones. When nothing new is left, what nobody reported
 is sent again after 1.25 round trips; when nobody reports at all, one datagram at a time with growing pauses, for 15 s. Sizes
 above 1,200 bytes are probed and used once a probe arrived; they are given up where the path changes or falls silent.
@@ -18,12 +18,14 @@ import msgspec
 import numpy as np
 
 from labxchange.wire.data.congestion import Controller, Feedback
-from labxchange.wire.data.datagram import BATCH_BYTES, BATCH_DATAGRAMS, OVERHEAD_BYTES, SIZES, Kind, Offsets
+from labxchange.wire.data.datagram import BATCH_BYTES, CALL_DATAGRAMS, OVERHEAD_BYTES, SIZES, Kind, Offsets, batch_rows
 from labxchange.wire.data.lane import NEVER, Address, Asked, Batch, Failed, Keys, Lane, Opened
 from labxchange.wire.data.recovery import LATE_ROUND_TRIPS, Recovery
 from labxchange.wire.data.status import decode
 
 QUANTUM_S: Final = 0.001
+FAST_QUANTUM_S: Final = 0.0005
+"""So much of the rate goes out at once: the first, of what fits into one system call; the second where that is more."""
 BURST_S: Final = 0.003
 SILENCE_MAX_S: Final = 15.0
 _PROBE_TRIES: Final = 8
@@ -335,7 +337,8 @@ class Sender(Lane):
         room = self.size - OVERHEAD_BYTES
         rate = self.controller.rate_bytes_s
         window = self._window() - self.recovery.in_flight_bytes
-        limit = min(BATCH_DATAGRAMS, BATCH_BYTES // self.size, max(int(min(rate * QUANTUM_S, window) / self.size), 1))
+        paced = min(rate * QUANTUM_S, max(CALL_DATAGRAMS * self.size, rate * FAST_QUANTUM_S))
+        limit = min(batch_rows(self.size), max(int(min(paced, window) / self.size), 1))
         if self._rto_times:
             limit = 1
         if not self._proven:
