@@ -484,7 +484,7 @@ def test_what_the_machines_hold_is_fixed() -> None:
     assert len(world.receiver._opener._places) <= 16
     assert len(world.receiver._replies) <= 10
     assert world.receiver.next_event() == Up()
-    assert BATCH_DATAGRAMS == 44
+    assert BATCH_DATAGRAMS == 176
 
 
 def test_only_the_host_that_answered_over_quic_needs_no_challenge() -> None:
