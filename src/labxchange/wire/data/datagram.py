@@ -131,7 +131,7 @@ class Sealer:
         nonces, encrypt = self._nonces.each, self._aead.encrypt_into
         whole = count if length == count * room else count - 1
         self._array[: whole * size].reshape(whole, size)[:, :HEADER_BYTES] = self._bytes[:whole]
-        for nonce, (part, head, body) in zip(nonces, self._places_of(size)[:whole], strict=False):
+        for nonce, (part, head, body) in zip(nonces, self._places_of(size, whole), strict=False):
             encrypt(nonce, payload[part], head, body)
         end = whole * size
         if whole < count:
@@ -141,18 +141,15 @@ class Sealer:
             encrypt(nonces[whole], rest, self._out[begin:body_at], self._out[body_at:end])
         return self._out[:end]
 
-    def _places_of(self, size: int) -> list[tuple[slice, memoryview, memoryview]]:
-        """Where each whole datagram lies in the payload, and its header and body in what is returned; cut once a size, as cutting
-        costs a tenth of sealing."""
-        known = self._places.get(size)
-        if known is None:
-            room = size - OVERHEAD_BYTES
-            known = self._places[size] = []
-            for row in range(batch_rows(size)):
-                begin, body = row * size, row * size + HEADER_BYTES
-                part = slice(row * room, (row + 1) * room)
-                known.append((part, self._out[begin:body], self._out[body : begin + size]))
-        return known
+    def _places_of(self, size: int, count: int) -> list[tuple[slice, memoryview, memoryview]]:
+        """Where each whole datagram lies in the payload, and its header and body in what is returned; cut once, as cutting costs
+        a tenth of sealing."""
+        known, room = self._places.setdefault(size, []), size - OVERHEAD_BYTES
+        for row in range(len(known), count):
+            begin, body = row * size, row * size + HEADER_BYTES
+            part = slice(row * room, (row + 1) * room)
+            known.append((part, self._out[begin:body], self._out[body : begin + size]))
+        return known if len(known) == count else known[:count]
 
 
 class Opener:
@@ -171,7 +168,7 @@ class Opener:
         is not larger than ``batch_rows`` of that size. Returns those of ``rows`` that are authentic, and a buffer, good until the next call, in which the payload of
         row r begins at ``r * (size - 36)``; where a row is not authentic, what is in its place is worthless."""
         self._nonces.put(numbers)
-        decrypt, places = self._aead.decrypt_into, self._places_of(size)
+        decrypt, places = self._aead.decrypt_into, self._places_of(size, -(-len(batch) // size))
         short = len(batch) // size  # the number of the one that is shorter, if there is one
         forged: list[int] = []
         for nonce, row in zip(self._nonces.each, rows.tolist(), strict=False):
@@ -184,21 +181,14 @@ class Opener:
                 forged.append(row)
         return (rows[~np.isin(rows, forged)] if forged else rows), self._out
 
-    def _places_of(self, size: int) -> list[tuple[slice, slice, memoryview]]:
+    def _places_of(self, size: int, count: int) -> list[tuple[slice, slice, memoryview]]:
         """Where header and body of each datagram lie in a batch, and its payload in what is returned."""
-        known = self._places.get(size)
-        if known is None:
-            if len(self._places) >= _SIZES_KEPT:  # a peer chooses sizes as it likes
-                self._places.clear()
-            room = size - OVERHEAD_BYTES
-            known = self._places[size] = [
-                (
-                    slice(row * size, row * size + HEADER_BYTES),
-                    slice(row * size + HEADER_BYTES, (row + 1) * size),
-                    self._out[row * room : (row + 1) * room],
-                )
-                for row in range(batch_rows(size))
-            ]
+        if size not in self._places and len(self._places) >= _SIZES_KEPT:  # a peer chooses sizes as it likes
+            self._places.clear()
+        known, room = self._places.setdefault(size, []), size - OVERHEAD_BYTES
+        for row in range(len(known), count):
+            begin, body = row * size, row * size + HEADER_BYTES
+            known.append((slice(begin, body), slice(body, begin + size), self._out[row * room : (row + 1) * room]))
         return known
 
 
