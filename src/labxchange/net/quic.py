@@ -33,6 +33,7 @@ WINDOW_BYTES = 4 << 20
 STREAM_WINDOW_BYTES = (1 << 20) + (1 << 18)
 STREAMS_MAX = 32
 DATAGRAM_BYTES = 1232
+_PACKETS_BEFORE, _PACKETS_PROVEN = 10, 32
 """UDP payload that every IPv6 path carries (1,280 less both headers)."""
 IDLE_TIMEOUT_S = 30.0
 _PROBE_MAX_S = 2.0
@@ -196,10 +197,11 @@ class BoundedConnection(QuicConnection):
             self._loss._pto_count -= 1
 
     def keep_window(self) -> None:
-        """Let a connection always send what one may begin with (ten packets, RFC 9002): on a path that loses some by chance the
-        window shrinks to two, and then each small answer takes three round trips."""
-        control = self._loss._cc
-        control.congestion_window = max(control.congestion_window, 10 * DATAGRAM_BYTES)
+        """Let a connection always send what one may begin with (ten packets, RFC 9002; to a proven peer as many as a lane): on a
+        path that loses some by chance the window shrinks to two, and then each small answer takes three round trips; and lists of
+        many files would take seven to grow to."""
+        control, packets = self._loss._cc, _PACKETS_PROVEN if self._window == WINDOW_BYTES else _PACKETS_BEFORE
+        control.congestion_window = max(control.congestion_window, packets * DATAGRAM_BYTES)
 
     def discard(self) -> None:
         """Take the object apart, so that its memory is free at once: it is full of cycles, and strangers make many."""
