@@ -61,16 +61,24 @@ class Asking:
         self._inbox = inbox
 
     async def start(self, channel: Channel, row: TransferRow, grant: GrantRow, share: ShareRow) -> ShareRow:
-        """Get the listing, prove possession, sign the accept, get the manifest if there is one yet."""
-        trail = self._core.trail
-        assert trail is not None
+        """Get the listing and, beside it, as each round trip counts: prove possession, sign the accept, get the manifest if there
+        is one yet."""
         with self._core.database.begin() as tx:
             listing = parse(statements.get(tx, share.listing) or b"", Listing).body
-        if _listing_limit(listing) > PAGE_BYTES:
-            await self._listing(channel, share, listing)
+        listed = asyncio.ensure_future(self._listing(channel, share, listing))
+        try:
+            started = await self._accept(channel, row, grant, share)
+            await listed
+        finally:
+            listed.cancel()
+            await asyncio.gather(listed, return_exceptions=True)
+        return self._take(started.manifest, share) if started.manifest else share
+
+    async def _accept(self, channel: Channel, row: TransferRow, grant: GrantRow, share: ShareRow) -> Started:
+        trail = self._core.trail
+        assert trail is not None
         async with await channel.open() as stream:
             await stream.send(encode(Begin(transfer=row.transfer)))
-            await self._listing(channel, share, listing)  # one page comes beside the nonce: each round trip counts
             nonce = decode_answer(await stream.receive(ANSWER_S))
             if isinstance(nonce, Refused):
                 raise_refused(nonce.statement, channel)
@@ -95,7 +103,7 @@ class Asking:
             raise_refused(answer.statement, channel)
         if not isinstance(answer, Started):
             raise _another_answer()
-        return self._take(answer.manifest, share) if answer.manifest else share
+        return answer
 
     def _take(self, envelope: bytes, share: ShareRow) -> ShareRow:
         manifest = parse(envelope, Manifest)
