@@ -87,7 +87,9 @@ def attack(count: int) -> Counter[str]:
         except LabxchangeError as error:
             assert error.message
         except BaseException as error:
-            raise AssertionError(f"the columns of mutation {number} of {name}, seed {SEED:x}: {error!r}; {data[:3000]!r}") from error
+            raise AssertionError(
+                f"the columns of mutation {number} of {name}, seed {SEED:x}: {error!r}; {data[:3000]!r}"
+            ) from error
         else:
             assert all(isinstance(text, str) for pair in named.items() for text in pair)
         try:

@@ -100,9 +100,10 @@ def columns(stream: BinaryIO, name: str) -> dict[str, str]:
     """
     head = stream.read(_ABOUT_MAX_BYTES)
     begin = _ROWS_BEGIN.search(head)
-    for end in (b"]}", b"]}}}}") if begin else ():
+    about = head[: begin.end()] if begin else b""
+    for end in (b"]}", b"]}}}}"):
         try:
-            return _labels(_group(msgspec.json.decode(head[: begin.end()] + end, type=_File), name))
+            return _labels(_group(msgspec.json.decode(about + end, type=_File), name))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InputError):
             continue
     return _labels(_group(_decoded(head + stream.read(), _File, name), name))

@@ -14,8 +14,8 @@ from typing import Any
 from labxchange.errors import LabxchangeError
 from labxchange.node.client import Client
 from labxchange.node.values import Notice
-from labxchange.notebook import html
-from labxchange.notebook.displays import living, toolkit
+from labxchange.notebook import cells, html
+from labxchange.notebook.cells import dispose, living, toolkit
 from labxchange.notebook.watching import watcher
 
 log = logging.getLogger("labxchange")
@@ -43,9 +43,9 @@ class Panel(ABC):
         watcher(self.client).add(self)
 
     def close(self) -> None:
-        """End it."""
+        """End it; the widgets go from the kernel and from the page."""
         self._closed = True
-        self.box.close()
+        dispose(self.box)
 
     @abstractmethod
     async def load(self, client: Client) -> None:
@@ -88,4 +88,5 @@ class Panel(ABC):
         return self.widgets.Button(description=label, tooltip=tip, icon=icon, button_style=style)
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, Any]:
+        cells.keep(self)
         return living(self.box, self.title)

@@ -106,7 +106,10 @@ def test_what_is_no_table_says_so(name: str, data: bytes, code: str) -> None:
 def test_lists_in_cells_are_refused_as_when_read() -> None:
     data = io.BytesIO()
     pd.DataFrame({"A": [[1], [2]]}).to_parquet(data)
-    for look in (lambda: tables.columns(io.BytesIO(data.getvalue()), "a.parquet"), lambda: tables.read(data.getvalue(), "a.parquet")):
+    for look in (
+        lambda: tables.columns(io.BytesIO(data.getvalue()), "a.parquet"),
+        lambda: tables.read(data.getvalue(), "a.parquet"),
+    ):
         with pytest.raises(InputError) as refused:
             look()
         assert refused.value.code == "table-unknown"
