@@ -42,8 +42,8 @@ class InboxPanel(Panel):
     async def load(self, client: Client) -> None:
         items = await client.call(Verbs.inbox_list)
         if items != self._items:
-            self._items = items
             self._draw(items)
+            self._items = items
 
     def _draw(self, items: list[InboxItem]) -> None:
         self._head.value = html.card("Inbox", html.faint(amount(len(items), "offer") if items else "Nothing is offered."))
