@@ -70,12 +70,13 @@ class Panel(ABC):
         """One sentence under the panel; empty: none."""
         self.remark.value = html.card(self.title, html.mark(sentence, tone)) if sentence else ""
 
-    def ask(self, work: Awaitable[str]) -> None:
-        """Let ``work`` talk to the node; what it returns is said, and so is what went wrong."""
+    def ask(self, work: Awaitable[str | None]) -> None:
+        """Let ``work`` talk to the node. What it returns is said, None leaves what was said; so is what went wrong."""
 
         async def answered() -> None:
             try:
-                self.say(await work)
+                if (told := await work) is not None:
+                    self.say(told)
             except LabxchangeError as error:
                 self.say(f"{error.message} {error.hint}".strip(), tone="bad")
             except Exception:

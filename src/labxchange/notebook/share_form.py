@@ -98,13 +98,12 @@ class ShareForm(Panel):
         self._people.value = tuple(key for _, key in options if key in kept)
         self._changed()
 
-    async def _look(self) -> str:
+    async def _look(self) -> None:
         folder = Path(self._folder.value).expanduser()
         names = await asyncio.to_thread(_names, folder)
         self._files.options = [(shorten(name), name) for name in names]
         self._title.placeholder = folder.name or "what recipients see"
         self._changed()
-        return ""
 
     def _changed(self) -> None:
         """Something else is chosen: nothing is signed before that was explained. From any thread."""
@@ -117,7 +116,7 @@ class ShareForm(Panel):
         folder = Path(self._folder.value).expanduser().absolute()
         return [folder / name for name in self._files.value] or [folder]
 
-    async def _explain(self, turn: int) -> str:
+    async def _explain(self, turn: int) -> None:
         """Say what the button will do; it can be pressed when all is there and nothing else was chosen meanwhile."""
         people = [item for item in self._contacts if item.key in self._people.value]
         paths = self._paths()
@@ -131,12 +130,11 @@ class ShareForm(Panel):
         except LabxchangeError as error:
             if turn == self._turn:
                 self._told.value = html.card(_HEAD, html.mark(error.message, "warn"), html.faint(html.text(error.hint)))
-            return ""
+            return
         if turn == self._turn:
             terms = _terms(until=self._until(), downloads=self._downloads.value, skipped=len(found.skipped))
             self._told.value = html.card(_HEAD, _whom(what, people), *lines, *terms)
             self._share.disabled = not (people and found.files)
-        return ""
 
     async def _what(self, found: DatasetShown, part: Part | None) -> tuple[str, list[str]]:
         """What will be offered, in a few words, and what there is to know of it."""
@@ -151,6 +149,7 @@ class ShareForm(Panel):
         if self._share.disabled:  # the page may not know yet that something else was chosen
             return
         self._share.disabled = True
+        self.say("")
         part = self._part.chosen()
         chosen = partial(
             offer,
