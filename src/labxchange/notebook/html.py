@@ -49,6 +49,12 @@ def faint(markup: str) -> str:
     return f'<span style="color: {FAINT}">{markup}</span>'
 
 
+def hint(sentence: str) -> str:
+    """A small line under a field."""
+    style = f"color: {FAINT}; font-size: var(--jp-ui-font-size0, 11px); line-height: 1.4"
+    return f'<div style="{style}">{text(sentence)}</div>'
+
+
 def code(content: object) -> str:
     """An id or a digest, in full, so that it can be copied; it breaks anywhere."""
     style = "font-family: var(--jp-code-font-family, monospace); font-size: 0.92em; overflow-wrap: anywhere"

@@ -28,15 +28,17 @@ from labxchange.notebook import cards, html
 from labxchange.notebook.cells import dispose
 from labxchange.notebook.offering import offer
 from labxchange.notebook.panels import Panel
-from labxchange.notebook.table_part import Part, TablePart, explained
+from labxchange.notebook.table_part import SEVERAL, Part, TablePart, explained
 from labxchange.notebook.text import amount, second, shorten, size, when
 from labxchange.notebook.watching import watcher
 
 _DAYS = (("1 day", 1), ("7 days", 7), ("30 days", 30), ("90 days", 90), ("1 year", 365))
 _DAY_MS = 86_400_000
 _LISTED = 2000
-_WIDE, _HALF, _INDENT = "560px", "278px", "94px"
-"""Widths of a field and of two in a row, and of the names before them; a field has a margin of 2 pixels."""
+_WIDE, _HALF = "560px", "278px"
+"""Widths of a field with its name, and of two in a row; each has a margin of 2 pixels."""
+_INDENT, _FIELD = "100px", "460px"
+"""Where a field begins after its name, and how wide it is."""
 _HEAD = "What will happen"
 
 
@@ -68,7 +70,7 @@ class ShareForm(Panel):
             field.observe(lambda _: self._changed(), "value")
         self._folder.observe(lambda _: self.ask(self._look()), "value")
         terms = w.HBox([self._days, self._downloads], layout=w.Layout(flex_flow="row wrap"))
-        files_hint = self._hint("None chosen: the whole folder. Ctrl or ⌘ and click chooses several, Shift and click a range.")
+        files_hint = self._hint(f"None chosen: the whole folder. {SEVERAL}")
         fields = [self._folder, self._files, files_hint, self._part.box, self._people, self._title, self._purpose, terms]
         self.box.children = [*fields, self._told, self._share, self.remark, self._result]
         self.ask(self._look())
@@ -78,8 +80,8 @@ class ShareForm(Panel):
         return {"layout": self.widgets.Layout(width=width), "style": {"description_width": "90px"}}
 
     def _hint(self, sentence: str) -> Any:
-        layout = self.widgets.Layout(width="466px", margin=f"-4px 0 2px {_INDENT}")
-        return self.widgets.HTML(html.faint(html.text(sentence)), layout=layout)
+        layout = self.widgets.Layout(width=_FIELD, margin=f"-3px 0 5px {_INDENT}")
+        return self.widgets.HTML(html.hint(sentence), layout=layout)
 
     def close(self) -> None:
         super().close()
@@ -140,7 +142,10 @@ class ShareForm(Panel):
         """What will be offered, in a few words, and what there is to know of it."""
         if part is not None:
             return explained(part, await self._part.counted(part), folder=exposed_folder(self.client.home))
-        return f"{amount(found.files, 'file')}, {size(found.bytes)}" + ("" if self._files.value else ", the whole folder"), []
+        held, names = f"{amount(found.files, 'file')}, {size(found.bytes)}", self._files.value
+        if len(names) == 1:
+            return f"{shorten(names[0])}: {held}", []
+        return held if names else f"{held}, the whole folder", []
 
     def _until(self) -> int:
         return times.now_ms() + int(self._days.value) * _DAY_MS
@@ -163,16 +168,19 @@ class ShareForm(Panel):
             not_after=self._until(),
             downloads=int(self._downloads.value),
         )
-        self.ask(self._make(chosen))
+        self.ask(self._make(chosen, self._turn))
 
-    async def _make(self, chosen: Callable[[], ShareInfo]) -> str:
+    async def _make(self, chosen: Callable[[], ShareInfo], turn: int) -> str:
         try:
             made = await asyncio.to_thread(chosen)
-            self._result.value = _card(made)
-            made = await watcher(self.client).client.call(Verbs.share_hashed, share=f"{made.share}/{made.version}")
-            self._result.value = _card(made)
-        finally:
+        except BaseException:
             self._changed()
+            raise
+        self._result.value = _card(made)
+        if turn == self._turn:  # nothing more will happen before something else is chosen
+            self._told.value = ""
+        made = await watcher(self.client).client.call(Verbs.share_hashed, share=f"{made.share}/{made.version}")
+        self._result.value = _card(made)
         return "Shared. lx.shares() shows what becomes of it."
 
 

@@ -19,8 +19,9 @@ from labxchange.node.values import WithheldInfo
 from labxchange.notebook import cards, html
 from labxchange.notebook.text import amount, shorten
 
-_WHICH = (("all", "all"), ("only those chosen here", "only"), ("all but those chosen here", "but"))
+_WHICH = (("all", "all"), ("only those chosen below", "only"), ("all but those chosen below", "but"))
 _ROWS_SHOWN = 8
+SEVERAL = "Ctrl or ⌘ with a click chooses several, Shift a range."
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,7 +50,7 @@ class TablePart:
         self._counting = asyncio.Lock()
         self._which = w.Dropdown(options=_WHICH, description="Columns", **field())
         self._columns = w.SelectMultiple(rows=_ROWS_SHOWN, description=" ", **field())
-        self._columns_hint = hint("Ctrl or ⌘ and click chooses several, Shift and click a range.")
+        self._columns_hint = hint(SEVERAL)
         example = 'all; or a condition, such as AGE >= 65 and SEX in ["F"]'
         self._rows = w.Text(description="Rows", placeholder=example, continuous_update=False, **field())
         self._refused = hint("")
@@ -72,7 +73,7 @@ class TablePart:
         columns = self._look.columns if self._look else {}
         self._which.value, self._rows.value = "all", ""
         self._columns.options = [(shorten(f"{name}: {label}" if label else name), name) for name, label in columns.items()]
-        self._refused.value = html.faint(html.text(f"It is shared whole. {found}")) if isinstance(found, str) else ""
+        self._refused.value = html.hint(f"It is shared whole. {found}") if isinstance(found, str) else ""
         self._arrange()
 
     def _arrange(self) -> None:
@@ -152,6 +153,7 @@ def explained(part: Part, counted: tuple[int, int] | None, *, folder: Path) -> t
     lines = [cards.withheld([left])] if left.columns or left.rows else ["Nothing is withheld: every row fulfils the condition."]
     if counted and not counted[0]:
         lines.append(html.mark("No row fulfils the condition: the shared table has none.", "warn"))
-    lines.append("Recipients are told so before they receive, it stands in the share that you sign, and in your audit trail.")
+    lines.append("Recipients see this before they receive: columns by name, rows by number, and not the condition.")
+    lines.append("It stands in the share that you sign, and as an entry in your audit trail.")
     lines.append(f"The part becomes a file of its own in {html.code(folder)}. It stays there until you remove it.")
     return f"{part.look.part_name}, a part of it: {what}", lines

@@ -72,7 +72,7 @@ def test_it_says_what_will_happen_before_it_does(client: FakeClient, form: Share
     assert form._share.disabled
     choose(form, "b.bin")
     form._title.value = "Trial"
-    assert "1 file, 3 B" in form._told.value
+    assert "b.bin: 1 file, 3 B" in form._told.value
     assert "Ada &lt;b&gt;" in form._told.value
     assert "at most 3 times" in form._told.value
     assert not client.count("share_create")
@@ -81,6 +81,11 @@ def test_it_says_what_will_happen_before_it_does(client: FakeClient, form: Share
     assert given["paths"] == [str(tmp_path / "data" / "b.bin")]
     assert (given["to"], given["title"], given["downloads"], given["withheld"]) == (["k"], "Trial", 3, [])
     until(lambda: "lx.shares()" in form.remark.value, what="the end")
+    form._share.click()
+    assert form._share.disabled, "not once more by a second press"
+    assert not form._told.value
+    form._downloads.value = 4
+    until(lambda: ready(form) and "at most 4 times" in form._told.value, what="another choice")
     assert not (tmp_path / "home").exists(), "nothing is copied of what is shared whole"
 
 
@@ -99,7 +104,7 @@ def test_a_part_of_a_table_is_chosen_by_names_and_labels(client: FakeClient, for
     until(lambda: ready(form) and "of 254 rows" in form._told.value, what="the rows")
     kept = len(tables.read((PILOT / "adsl.xpt").read_bytes(), "adsl.xpt").query("SITEID == '701' and AGE >= 65"))
     assert f"{kept} of 254 rows" in form._told.value
-    assert f"Withheld from adsl.xpt: 2 columns (ARM, TRT01P) and {254 - kept} rows" in form._told.value
+    assert f"<strong>Withheld</strong> from adsl.xpt: 2 columns (ARM, TRT01P) and {254 - kept} rows" in form._told.value
     assert str(client.home.root / "exposed") in form._told.value
     assert not client.home.root.exists(), "nothing is written before the button is pressed"
     form._part._which.value = "only"
@@ -112,6 +117,7 @@ def test_it_shares_what_lx_share_does(client: FakeClient, form: ShareForm, monke
     until(lambda: form._part.box.children, what="the columns")
     form._part._which.value, form._part._columns.value, form._part._rows.value = "but", ARMS, " AGE >= 80 "
     until(lambda: ready(form) and "of 254 rows" in form._told.value and "46 of" in form._told.value, what="the explanation")
+    told = form._told.value
     form._share.click()
     by_form = created(client)
     monkeypatch.setattr(api, "client", lambda: client)
@@ -124,7 +130,7 @@ def test_it_shares_what_lx_share_does(client: FakeClient, form: ShareForm, monke
     assert by_form == by_call
     (left,) = by_form["withheld"]
     assert left.columns == ARMS
-    assert f"and {left.rows} rows" in form._told.value, "and it is what was said before"
+    assert f"and {left.rows} rows" in told, "and it is what was said before"
 
 
 @pytest.mark.parametrize(
