@@ -24,7 +24,7 @@ TONES: Mapping[str, str] = {
     "busy": "var(--jp-brand-color1, #2196f3)",
     "warn": "var(--jp-warn-color1, #ef8c00)",
     "bad": "var(--jp-error-color1, #e0433a)",
-    "idle": "var(--jp-layout-color4, #808080)",
+    "idle": "var(--jp-ui-font-color2, #808080)",
 }
 """What a mark means -> its colour."""
 

@@ -19,6 +19,7 @@ from labxchange.notebook.watching import watcher
 
 _SHOWN = 50
 _WIDE = "560px"
+_NESTED = "0 0 8px 24px"
 _OVER = ("verified", "completed")
 
 _Key = tuple[str, str, int]
@@ -97,14 +98,16 @@ class _Row:
         self.button.on_click(lambda _: receive(self))
         self._asked = False
         self._view: TransferView | None = None
-        self.box = w.VBox([w.HBox([self._told, self.button], layout=w.Layout(align_items="center"))])
+        self.box = w.VBox([w.HBox([self._told, self.button], layout=w.Layout(align_items="flex-start"))])
         self.update(item)
 
     def update(self, item: InboxItem) -> None:
         """Show what is known now; a trait that is set to what it is sends nothing."""
         self.item = item
         self._told.value = _told(item)
-        self.button.tooltip = f"Receive {amount(item.files, 'file')}, {size(item.bytes)}"
+        done = item.state in _OVER
+        self.button.description, self.button.icon = ("Received", "check") if done else ("Receive", "download")
+        self.button.tooltip = f"{self.button.description} {amount(item.files, 'file')}, {size(item.bytes)}"
         self.button.disabled = self._asked or item.revoked or bool(item.transfer) or item.sender_state != "verified"
 
     def asked(self, asked: bool) -> None:
@@ -117,6 +120,7 @@ class _Row:
         if self._view is not None:
             self._view.close()
         self._view, self._asked = view, False  # the button stays off until the inbox says otherwise
+        view.box.layout.margin = _NESTED
         self.box.children = (self.box.children[0], view.box)
 
     def close(self) -> None:
