@@ -19,7 +19,8 @@ from labxchange.notebook.watching import watcher
 
 _SHOWN = 50
 _WIDE = "560px"
-_NESTED = "0 0 8px 24px"
+_BESIDE, _NESTED = "7px 2px 2px 2px", "0 0 8px 24px"
+"""Margins of a button on the line of the title, and of a transfer below its offer."""
 _OVER = ("verified", "completed")
 
 _Key = tuple[str, str, int]
@@ -95,6 +96,7 @@ class _Row:
         self.item = item
         self._told = w.HTML(layout=w.Layout(width=_WIDE))
         self.button = panel.button("Receive", tip="", icon="download")
+        self.button.layout.margin = _BESIDE
         self.button.on_click(lambda _: receive(self))
         self._asked = False
         self._view: TransferView | None = None

@@ -51,7 +51,7 @@ class ShareForm(Panel):
         super().__init__(client, "contact")
         w = self.widgets
         self._contacts: list[ContactInfo] = []
-        self._turns, self._turn = count(1), 0
+        self._turns, self._turn, self._explained = count(1), 0, 0
         start = str(Path(folder).expanduser().absolute())
         self._folder = w.Text(start, description="Folder", continuous_update=False, **self._field())
         self._files = w.SelectMultiple(description="Files", rows=6, **self._field())
@@ -104,7 +104,6 @@ class ShareForm(Panel):
         folder = Path(self._folder.value).expanduser()
         names = await asyncio.to_thread(_names, folder)
         self._files.options = [(shorten(name), name) for name in names]
-        self._title.placeholder = folder.name or "what recipients see"
         self._changed()
 
     def _changed(self) -> None:
@@ -134,8 +133,10 @@ class ShareForm(Panel):
                 self._told.value = html.card(_HEAD, html.mark(error.message, "warn"), html.faint(html.text(error.hint)))
             return
         if turn == self._turn:
+            self._title.placeholder = (part.look.part_name if part else paths[0].name) or "what recipients see"
             terms = _terms(until=self._until(), downloads=self._downloads.value, skipped=len(found.skipped))
             self._told.value = html.card(_HEAD, _whom(what, people), *lines, *terms)
+            self._explained = turn
             self._share.disabled = not (people and found.files)
 
     async def _what(self, found: DatasetShown, part: Part | None) -> tuple[str, list[str]]:
@@ -151,7 +152,7 @@ class ShareForm(Panel):
         return times.now_ms() + int(self._days.value) * _DAY_MS
 
     def _press(self) -> None:
-        if self._share.disabled:  # the page may not know yet that something else was chosen
+        if self._share.disabled or self._explained != self._turn:  # the page may not know yet that something else was chosen
             return
         self._share.disabled = True
         self.say("")

@@ -48,6 +48,7 @@ class TablePart:
         self._look: Look | None = None
         self._counted: tuple[tuple[object, ...], tuple[int, int]] | None = None
         self._counting = asyncio.Lock()
+        self._wanted: Part | None = None
         self._which = w.Dropdown(options=_WHICH, description="Columns", **field())
         self._columns = w.SelectMultiple(rows=_ROWS_SHOWN, description=" ", **field())
         self._columns_hint = hint(SEVERAL)
@@ -112,14 +113,17 @@ class TablePart:
         )
 
     async def counted(self, part: Part) -> tuple[int, int] | None:
-        """How many rows the part has and how many the whole; None where no row is left out.
+        """How many rows the part has and how many the whole; None where no row is left out, or something else was chosen.
 
         Raises:
             InputError: of ``node.exposing.rows_held``.
         """
         if part.rows is None:
             return None
+        self._wanted = part
         async with self._counting:  # one large table in memory at a time
+            if part != self._wanted:  # and none for a choice that is no more
+                return None
             state = await asyncio.to_thread(_state, part)
             if self._counted is None or self._counted[0] != state:
                 self._counted = state, await asyncio.to_thread(rows_held, part.source, part.rows)

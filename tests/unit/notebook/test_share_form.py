@@ -104,6 +104,7 @@ def test_a_part_of_a_table_is_chosen_by_names_and_labels(client: FakeClient, for
     until(lambda: ready(form) and "of 254 rows" in form._told.value, what="the rows")
     kept = len(tables.read((PILOT / "adsl.xpt").read_bytes(), "adsl.xpt").query("SITEID == '701' and AGE >= 65"))
     assert f"{kept} of 254 rows" in form._told.value
+    assert form._title.placeholder == "adsl.xpt", "the title that the node gives it by itself"
     assert f"<strong>Withheld</strong> from adsl.xpt: 2 columns (ARM, TRT01P) and {254 - kept} rows" in form._told.value
     assert str(client.home.root / "exposed") in form._told.value
     assert not client.home.root.exists(), "nothing is written before the button is pressed"
@@ -197,7 +198,10 @@ def test_what_was_not_explained_is_not_signed(client: FakeClient, form: ShareFor
     until(lambda: form._part.box.children, what="the columns")
     hold = threading.Event()
 
+    counted: list[str] = []
+
     def slowly(source: Path, rows: str) -> tuple[int, int]:
+        counted.append(rows)
         assert hold.wait(20)
         return exposing.rows_held(source, rows)
 
@@ -205,13 +209,17 @@ def test_what_was_not_explained_is_not_signed(client: FakeClient, form: ShareFor
     form._part._rows.value = "AGE >= 65"
     form._share.click()
     until(lambda: "Counting the rows" in form._told.value, what="the counting")
-    form._part._rows.value = "AGE >= 80"
-    run(asyncio.sleep(0))
+    for age in (70, 75, 80):
+        form._part._rows.value = f"AGE >= {age}"
+        run(asyncio.sleep(0))
+    form._share.click()
+    form._share.disabled = False  # as a page shows it that has not heard yet
     form._share.click()
     assert not client.count("share_create")
     hold.set()
     kept = tables.read((PILOT / "adsl.xpt").read_bytes(), "adsl.xpt")["AGE"].ge(80).sum()
     until(lambda: ready(form) and f"{kept} of 254 rows" in form._told.value, what="the last choice")
+    assert counted == ["AGE >= 65", "AGE >= 80"], "what is no more chosen is not counted"
 
 
 def test_rows_are_counted_once_for_a_condition(form: ShareForm, monkeypatch: pytest.MonkeyPatch) -> None:
