@@ -7,6 +7,7 @@ would take the tests along, and is a failure here. ``LABXCHANGE_FUZZ`` sizes it.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import random
@@ -81,6 +82,16 @@ def attack(count: int) -> Counter[str]:
     for number in range(count):
         name = chance.choice(list(files))
         data = mutated(chance, chance.choice(files[name]))
+        try:
+            named = tables.columns(io.BytesIO(data), name)
+        except LabxchangeError as error:
+            assert error.message
+        except BaseException as error:
+            raise AssertionError(
+                f"the columns of mutation {number} of {name}, seed {SEED:x}: {error!r}; {data[:3000]!r}"
+            ) from error
+        else:
+            assert all(isinstance(text, str) for pair in named.items() for text in pair)
         try:
             held = tables.read(data, name)
             fingerprint(held)

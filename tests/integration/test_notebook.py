@@ -18,8 +18,10 @@ from labxchange.errors import InputError, IntegrityError, UnavailableError
 from labxchange.node.client import run
 from labxchange.notebook import api
 from labxchange.notebook.handles import Transfer
+from labxchange.notebook.share_form import ShareForm
 from tests.integration.conftest import Person
 from tests.integration.test_two_nodes import offered, pair
+from tests.support.displays import until
 
 DATA = Path(__file__).parents[2] / "notebooks" / "data" / "cdisc-pilot"
 
@@ -86,6 +88,25 @@ def test_tables_from_end_to_end(place: Path) -> None:
     assert left.rows == len(adsl) - len(part)
     assert {"ARM", "TRT01P"} <= set(left.columns)
     assert lx.compare(part, part.copy()).same_values
+
+    # The form shares the same part by the same way, and the sender's trail has both.
+    form = ShareForm(api._client(str(ada.home.root)), folder=str(DATA))
+    until(lambda: form._people.options, what="the contacts", within_s=90)
+    form._files.value, form._people.value, form._title.value = ("adsl.xpt",), (form._people.options[0][1],), "By form"
+    until(lambda: form._part.box.children, what="the columns", within_s=90)
+    form._part._which.value = "but"
+    form._part._columns.value, form._part._rows.value = left.columns, "SITEID == '701'"
+    until(lambda: f"and {left.rows} rows" in form._told.value and not form._share.disabled, what="what will happen", within_s=90)
+    form._share.click()
+    until(lambda: "Shared." in form.remark.value, what="the share", within_s=90)
+    form.close()
+    with being(ada):
+        made = next(one for one in lx.shares() if one.status.title == "By form").status
+        run(offered(bo, made))
+        assert len(api.audit(event="share.exposed-subset")) == 2
+    with being(bo):
+        assert lx.compare(lx.receive("By form").load("adsl.xpt"), part).same_values
+        assert next(item for item in lx.inbox() if item.title == "By form").withheld == (left,)
 
     # A table of a kernel becomes Parquet, with the same values, and only its owner reads the copy.
     frame = given(ada, bo, adsl, title="From a kernel").load("From a kernel.parquet")

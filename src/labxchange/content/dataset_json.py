@@ -12,8 +12,9 @@ Rules:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import msgspec
 import numpy as np
@@ -21,12 +22,16 @@ import numpy as np
 from labxchange.content.damage import damaged
 from labxchange.content.extras import library
 from labxchange.content.sas import framed
+from labxchange.errors import InputError
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 _SEQUENCE: Final = "ITEMGROUPDATASEQ"
 _NUMBERS: Final = ("integer", "float", "double", "decimal")
+_ABOUT_MAX_BYTES: Final = 16 << 20
+_ROWS_BEGIN: Final = re.compile(rb'"(rows|itemData)"\s*:\s*\[')
+"""A quotation mark within a text is escaped, so this is a key and no text."""
 _Cell = str | int | float | bool | None
 _Rows = list[list[_Cell]]
 
@@ -69,13 +74,7 @@ def read(data: bytes | memoryview, name: str) -> DataFrame:
     Raises:
         InputError: ``table-damaged``.
     """
-    file = _decoded(data, _File, name)
-    if file.columns is not None:
-        return _frame(_Group(file.columns, file.rows, file.records, file.name, file.label), name)
-    groups = [group for part in (file.clinicalData, file.referenceData) if part for group in part.itemGroupData.values()]
-    if len(groups) != 1:
-        raise damaged(name, "it is no Dataset-JSON" if not groups else "it holds more than one dataset")
-    return _frame(groups[0], name)
+    return _frame(_group(_decoded(data, _File, name), name), name)
 
 
 def read_lines(data: bytes | memoryview, name: str) -> DataFrame:
@@ -85,14 +84,38 @@ def read_lines(data: bytes | memoryview, name: str) -> DataFrame:
         InputError: ``table-damaged``.
     """
     first, _, rest = bytes(data).partition(b"\n")
-    file = _decoded(first, _File, name)
-    if file.columns is None:
-        raise damaged(name, "its first line is not that of a Dataset-JSON")
+    about = _first_line(first, name)
     try:
         rows = msgspec.json.Decoder(list[_Cell]).decode_lines(rest)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise damaged(name, f"one of its lines is no row of a Dataset-JSON ({error})") from None
-    return _frame(_Group(file.columns, rows, file.records, file.name, file.label), name)
+    return _frame(msgspec.structs.replace(about, itemData=rows), name)
+
+
+def columns(stream: BinaryIO, name: str) -> dict[str, str]:
+    """Name -> label of each column of a ``.json`` file: from what stands before its rows, or of all of it where they come first.
+
+    Raises:
+        InputError: ``table-damaged``.
+    """
+    head = stream.read(_ABOUT_MAX_BYTES)
+    begin = _ROWS_BEGIN.search(head)
+    about = head[: begin.end()] if begin else b""
+    for end in (b"]}", b"]}}}}"):
+        try:
+            return _labels(_group(msgspec.json.decode(about + end, type=_File), name))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InputError):
+            continue
+    return _labels(_group(_decoded(head + stream.read(), _File, name), name))
+
+
+def line_columns(stream: BinaryIO, name: str) -> dict[str, str]:
+    """The same of an ``.ndjson`` file, from its first line.
+
+    Raises:
+        InputError: ``table-damaged``.
+    """
+    return _labels(_first_line(stream.readline(_ABOUT_MAX_BYTES), name))
 
 
 def cut(data: bytes | memoryview, name: str, *, columns: Sequence[str], rows: np.ndarray[Any, Any]) -> bytes:
@@ -141,6 +164,27 @@ def _decoded(data: bytes | memoryview, kind: type[_File], name: str) -> _File:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise damaged(name, f"it is no Dataset-JSON ({error})") from None
+
+
+def _group(file: _File, name: str) -> _Group:
+    """The one dataset of a file."""
+    if file.columns is not None:
+        return _Group(file.columns, file.rows, file.records, file.name, file.label)
+    groups = [group for part in (file.clinicalData, file.referenceData) if part for group in part.itemGroupData.values()]
+    if len(groups) != 1:
+        raise damaged(name, "it is no Dataset-JSON" if not groups else "it holds more than one dataset")
+    return groups[0]
+
+
+def _first_line(line: bytes, name: str) -> _Group:
+    file = _decoded(line, _File, name)
+    if file.columns is None:
+        raise damaged(name, "its first line is not that of a Dataset-JSON")
+    return _group(file, name)
+
+
+def _labels(group: _Group) -> dict[str, str]:
+    return {item.name: item.label or "" for item in group.items if item.name != _SEQUENCE}
 
 
 def _frame(group: _Group, name: str) -> DataFrame:

@@ -10,7 +10,7 @@ judged first, and text is read as dictionaries, whose full size is known before 
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from labxchange.content.damage import check_cells, damaged, shown
 from labxchange.content.extras import library
@@ -47,7 +47,7 @@ def read(data: bytes | memoryview, name: str) -> DataFrame:
         columns = [_plain(column, field.type) for column, field in zip(table.columns, schema, strict=True)]
         frame = pa.Table.from_arrays(columns, names=[str(i) for i in range(len(columns))]).to_pandas(ignore_metadata=True)
     except (pa.ArrowException, OSError, ValueError, KeyError, OverflowError, MemoryError, UnicodeError) as error:
-        raise damaged(name, f"it is no intact Parquet file ({str(error).partition(chr(10))[0]})") from None
+        raise _broken(name, error) from None
     frame.columns = schema.names
     of_table = schema.metadata or {}
     held_for = {key: {field.name: _said(field.metadata, key) for field in schema} for key in ("label", "format")}
@@ -57,6 +57,21 @@ def read(data: bytes | memoryview, name: str) -> DataFrame:
         formats={column: text for column, text in held_for["format"].items() if text},
         table={"name": _said(of_table, "table_name"), "label": _said(of_table, "table_label")},
     )
+
+
+def columns(stream: BinaryIO, name: str) -> dict[str, str]:
+    """Name -> label of each column, from the footer alone.
+
+    Raises:
+        InputError: ``table-damaged``, ``table-unknown``.
+    """
+    pa, pq = library("pyarrow"), library("pyarrow.parquet")
+    try:
+        schema = pq.read_schema(stream)
+    except (pa.ArrowException, OSError, ValueError, KeyError, OverflowError, MemoryError, UnicodeError) as error:
+        raise _broken(name, error) from None
+    _check_flat(schema, name)
+    return {field.name: _said(field.metadata, "label") for field in schema}
 
 
 def write(frame: DataFrame) -> bytes:
@@ -84,7 +99,11 @@ def _is_text(kind: Any) -> bool:
     return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_binary(kind) or types.is_large_binary(kind))
 
 
-def _judge(file: Any, schema: Any, name: str, data_bytes: int) -> None:
+def _broken(name: str, error: Exception) -> InputError:
+    return damaged(name, f"it is no intact Parquet file ({str(error).partition(chr(10))[0]})")
+
+
+def _check_flat(schema: Any, name: str) -> None:
     types = library("pyarrow.types")
     for field in schema:
         if types.is_nested(field.type):
@@ -93,6 +112,10 @@ def _judge(file: Any, schema: Any, name: str, data_bytes: int) -> None:
                 f"The column {shown(field.name)} of {shown(name)} holds lists or records, which are not read.",
                 hint="Ask the sender for a table with one value in each cell.",
             )
+
+
+def _judge(file: Any, schema: Any, name: str, data_bytes: int) -> None:
+    _check_flat(schema, name)
     about = file.metadata
     check_cells(name, about.num_rows, about.num_columns, data_bytes)
     groups = [about.row_group(index) for index in range(about.num_row_groups)]

@@ -11,7 +11,7 @@ Rules:
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import numpy as np
 
@@ -102,6 +102,20 @@ def read_sas7bdat(data: bytes | memoryview, name: str) -> DataFrame:
         formats=formats,
         table={"name": about.table_name or "", "label": about.file_label or ""},
     )
+
+
+def sas7bdat_columns(stream: BinaryIO, name: str) -> dict[str, str]:
+    """Name -> label of each column, from what stands before the rows.
+
+    Raises:
+        InputError: ``table-damaged``.
+    """
+    pyreadstat = library("pyreadstat")
+    try:
+        _, about = pyreadstat.read_sas7bdat(stream, metadataonly=True)
+    except (pyreadstat.ReadstatError, pyreadstat.PyreadstatError, ValueError, OverflowError, MemoryError) as error:
+        raise damaged(name, f"it is not an intact SAS dataset ({error})") from None
+    return {column: about.column_names_to_labels.get(column) or "" for column in about.column_names}
 
 
 def framed(columns: dict[str, Any], *, labels: dict[str, str], formats: dict[str, str], table: dict[str, str]) -> DataFrame:

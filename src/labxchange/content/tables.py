@@ -14,11 +14,12 @@ Where a table came from (share, version, digest) is known to the caller, who add
 
 from __future__ import annotations
 
+import codecs
 import io
 import re
 import warnings
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import numpy as np
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 _BYTE_ORDER_MARKS: Final = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 _HEAD_BYTES: Final = 1 << 18
+_NAMES_MAX_BYTES: Final = 1 << 22
 _LEADING_ZERO: Final = re.compile(rb'[,;\t\n"]0\d')
 
 
@@ -45,6 +47,16 @@ def read(data: bytes | memoryview, name: str) -> DataFrame:
     frame.attrs.setdefault("labels", {})
     frame.attrs.setdefault("formats", {})
     return frame
+
+
+def columns(stream: BinaryIO, name: str) -> dict[str, str]:
+    """Name -> label (empty where there is none) of each column of the table in ``stream``, as ``read`` would name them: from its
+    header, footer or first line, without its rows.
+
+    Raises:
+        InputError: as ``read``; what is wrong with rows is not noticed.
+    """
+    return _COLUMNS[kind(name)](stream, name)
 
 
 def kind(name: str) -> str:
@@ -83,6 +95,24 @@ def _csv(data: bytes | memoryview, name: str) -> DataFrame:
             raise damaged(name, f"it is no intact CSV ({str(error).strip()})") from None
         frame.attrs["encoding"] = {"cp1252": "windows-1252"}.get(encoding, encoding)
         return frame
+    raise damaged(name, "its text is not in the encoding that its first bytes announce")
+
+
+def _csv_columns(stream: BinaryIO, name: str) -> dict[str, str]:
+    pandas = library("pandas")
+    head = stream.read(_NAMES_MAX_BYTES)
+    for encoding in _encodings(head):
+        try:
+            # Within a file that goes on, the last character may be cut.
+            text = codecs.getincrementaldecoder(encoding)().decode(head, len(head) < _NAMES_MAX_BYTES)
+            names = pandas.read_csv(io.StringIO(text), sep=_separator(head, name), index_col=False, nrows=0).columns
+        except UnicodeError:
+            continue
+        except pandas.errors.EmptyDataError:
+            return {}
+        except (pandas.errors.ParserError, ValueError, OverflowError, MemoryError) as error:
+            raise damaged(name, f"it is no intact CSV ({str(error).strip()})") from None
+        return {str(column): "" for column in names}
     raise damaged(name, "its text is not in the encoding that its first bytes announce")
 
 
@@ -159,4 +189,13 @@ _READERS: Final[dict[str, Callable[[bytes | memoryview, str], Any]]] = {
     "parquet": parquet.read,
     "json": dataset_json.read,
     "ndjson": dataset_json.read_lines,
+}
+_COLUMNS: Final[dict[str, Callable[[BinaryIO, str], dict[str, str]]]] = {
+    "csv": _csv_columns,
+    "tsv": _csv_columns,
+    "xpt": transport.columns,
+    "sas7bdat": sas.sas7bdat_columns,
+    "parquet": parquet.columns,
+    "json": dataset_json.columns,
+    "ndjson": dataset_json.line_columns,
 }

@@ -15,7 +15,7 @@ Rules:
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple
 
 import numpy as np
 
@@ -32,6 +32,8 @@ _MARK: Final = b"HEADER RECORD*******"
 _BLOCK_BYTES: Final = 1 << 20
 """Rows are taken apart in blocks that stay in the processor's cache while each column is copied out of them."""
 _VARIABLES_MAX: Final = 32_767
+_HEADER_MAX_BYTES: Final = 16 << 20
+"""More than the longest header takes: every variable that there may be, with a long name, label and format."""
 # IBM's base 16: value = mantissa of 56 bits * 16 ** (exponent - 64 - 14); the first byte is sign and exponent.
 _SCALE: Final = np.array([(1.0 if first < 128 else -1.0) * 16.0 ** ((first & 127) - 78) for first in range(256)])
 _MANTISSA: Final = np.uint64((1 << 56) - 1)
@@ -53,6 +55,7 @@ class Header(NamedTuple):
     variables: list[Variable]
     data_at: int
     rows: int
+    """What the file says; -1 where it says nothing."""
     row_bytes: int
     version: int
 
@@ -75,6 +78,15 @@ def read(data: bytes | memoryview, name: str) -> DataFrame:
     return frame
 
 
+def columns(stream: BinaryIO, name: str) -> dict[str, str]:
+    """Name -> label of each column, from the header alone.
+
+    Raises:
+        InputError: ``table-damaged``.
+    """
+    return {one.name: one.label for one in _header(stream.read(_HEADER_MAX_BYTES), name).variables}
+
+
 # --- header -----------------------------------------------------------------------------------------------------------
 def parse(data: bytes | memoryview, name: str) -> Header:
     """The header of a file, and how many rows follow it.
@@ -82,7 +94,11 @@ def parse(data: bytes | memoryview, name: str) -> Header:
     Raises:
         InputError: ``table-damaged``, ``table-unknown``, ``table-too-large``.
     """
+    said = _header(data, name)
+    return said._replace(rows=_rows(data, name, at=said.data_at, width=said.row_bytes, claim=said.rows))
 
+
+def _header(data: bytes | memoryview, name: str) -> Header:
     def record(at: int, *kinds: bytes) -> bytes:
         held = bytes(data[at : at + _RECORD])
         if not held.startswith(tuple(_MARK + kind for kind in kinds)):
@@ -116,11 +132,10 @@ def parse(data: bytes | memoryview, name: str) -> Header:
         variables, at = _long_labels(data, name, at, variables)
     observed = record(at, b"OBS     ", b"OBSV8   ")
     claimed = observed[48:63].strip()
-    claim = number(claimed, "number of rows") if version == 8 and claimed else None
+    claim = number(claimed, "number of rows") if version == 8 and claimed else -1
     if len({one.name for one in variables}) < count:
         raise damaged(name, "two of its columns have one name")
-    rows = _rows(data, name, at=at + _RECORD, width=width, claim=claim)
-    return Header(table, variables, at + _RECORD, rows, width, version)
+    return Header(table, variables, at + _RECORD, claim, width, version)
 
 
 def _variable(raw: bytes, version: int, name: str) -> Variable:
@@ -172,12 +187,12 @@ def _text(raw: bytes) -> str:
 
 
 # --- rows -------------------------------------------------------------------------------------------------------------
-def _rows(data: bytes | memoryview, name: str, *, at: int, width: int, claim: int | None) -> int:
+def _rows(data: bytes | memoryview, name: str, *, at: int, width: int, claim: int) -> int:
     """How many rows there are. Version 5 counts none: the rest is rows, then blanks up to a multiple of 80 bytes."""
     if width == 0:
         return 0
     held = max(len(data) - at, 0)
-    if claim is not None:
+    if claim >= 0:
         check_cells(name, claim, 1, len(data))
         if claim * width > held:
             raise damaged(name, f"it says that it has {claim:,} rows and ends after {held // width:,}")

@@ -97,6 +97,16 @@ def subset(
     )
 
 
+def count(data: bytes | memoryview, name: str, *, rows: str) -> tuple[int, int]:
+    """How many rows ``subset`` would keep for a condition, and how many there are.
+
+    Raises:
+        InputError: what ``tables.read`` raises; ``rows-refused``.
+    """
+    frame = tables.read(data, name)
+    return int(_mask(frame, rows).sum()), len(frame)
+
+
 def _cut(data: bytes | memoryview, name: str, frame: DataFrame, *, places: list[int], numbers: np.ndarray[Any, Any]) -> bytes:
     kind = tables.kind(name)
     if kind == "xpt":

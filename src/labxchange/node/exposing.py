@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from labxchange.content.writing import subset, write
+from labxchange.content import tables
+from labxchange.content.writing import count, subset, write
 from labxchange.errors import InputError, LabxchangeError
 from labxchange.files.folders import make_folders
 from labxchange.files.newfile import new_file
@@ -25,6 +26,11 @@ from labxchange.node.values import WithheldInfo
 
 if TYPE_CHECKING:
     import pandas
+
+
+def exposed_folder(home: Home) -> Path:
+    """Where the new files lie."""
+    return home.root / "exposed"
 
 
 class Exposed(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,7 +57,7 @@ def exposed(
     if isinstance(what, Sequence) and columns is None and rows is None:
         yield list(what), []
         return
-    folder = home.root / "exposed"
+    folder = exposed_folder(home)
     if not isinstance(what, Sequence):
         home.create()
         made = expose_frame(what, name=name, columns=columns, rows=rows, folder=folder)
@@ -69,19 +75,58 @@ def exposed(
         raise
 
 
+class Look(msgspec.Struct, frozen=True, kw_only=True):
+    """A table file before a part of it is chosen; nothing but its header was read."""
+
+    columns: dict[str, str]
+    """Name -> label, empty where there is none; in the order of the file."""
+    part_name: str
+    """What a part of it will be called."""
+
+
+def look(source: Path) -> Look:
+    """The columns of a table file.
+
+    Raises:
+        InputError: ``path-missing``; of ``content.tables.columns``.
+    """
+    with _there(), source.open("rb") as stream:
+        return Look(columns=tables.columns(stream, source.name), part_name=_part_name(source))
+
+
+def rows_held(source: Path, rows: str) -> tuple[int, int]:
+    """How many rows of a table file fulfil a condition, and how many there are; reads all of it.
+
+    Raises:
+        InputError: ``path-missing``; of ``content.writing.count``.
+    """
+    with _there():
+        data = source.read_bytes()
+    return count(data, source.name, rows=rows)
+
+
 def expose_file(source: Path, *, columns: Sequence[str] | None, rows: str | None, folder: Path) -> Exposed:
     """Chosen columns (None: all) and rows (a condition such as ``SITEID == '701' and AGE >= 65``; None: all) of a table file.
 
     Raises:
         InputError: ``path-missing``; of ``content.writing.subset``.
     """
-    try:
+    with _there():
         data = source.read_bytes()
+    made = subset(data, source.name, columns=columns, rows=rows)
+    return Exposed(path=_put(folder, _part_name(source), made.data), columns=made.withheld_columns, rows=made.withheld_rows)
+
+
+def _part_name(source: Path) -> str:
+    return source.name if source.suffix.lower() != ".sas7bdat" else f"{source.stem}.xpt"
+
+
+@contextmanager
+def _there() -> Iterator[None]:
+    try:
+        yield
     except OSError:
         raise InputError("path-missing", "There is no such file.", hint="Name one table file.") from None
-    made = subset(data, source.name, columns=columns, rows=rows)
-    name = source.name if source.suffix.lower() != ".sas7bdat" else f"{source.stem}.xpt"
-    return Exposed(path=_put(folder, name, made.data), columns=made.withheld_columns, rows=made.withheld_rows)
 
 
 def expose_frame(frame: pandas.DataFrame, *, name: str, columns: Sequence[str] | None, rows: str | None, folder: Path) -> Exposed:

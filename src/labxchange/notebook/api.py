@@ -18,6 +18,7 @@ from labxchange.node.verbs import Verbs
 from labxchange.notebook import displays
 from labxchange.notebook.handles import Share, Transfer
 from labxchange.notebook.lists import Contacts, Inbox, Shares, Trail, Transfers
+from labxchange.notebook.offering import offer
 from labxchange.notebook.shown import ShownMe, shown
 
 if TYPE_CHECKING:
@@ -78,28 +79,22 @@ def share(
             ``rows-refused`` and others; nothing was shared.
         NodeLocked: unlock the node first.
     """
-    people = [to] if isinstance(to, str) else list(to)
-    from labxchange.node.exposing import exposed
-
-    name = "".join(letter if letter.isalnum() or letter in "-_ " else "-" for letter in title[:60]).strip() or "table"
-    with exposed(_given(what, title), columns=columns, rows=rows, name=name, home=client().home) as (given, withheld):
-        made = run(
-            client().call(
-                Verbs.share_create,
-                paths=[str(path) for path in given],
-                to=people,
-                share=new_version_of if isinstance(new_version_of, str) else new_version_of.id,
-                title=title,
-                note=note,
-                purpose=purpose,
-                study=study,
-                site=site,
-                category=category,
-                not_after=_moment(expires),
-                downloads=downloads,
-                withheld=withheld,
-            )
-        )
+    made = offer(
+        client(),
+        _given(what, title),
+        to=[to] if isinstance(to, str) else list(to),
+        columns=columns,
+        rows=rows,
+        share=new_version_of if isinstance(new_version_of, str) else new_version_of.id,
+        title=title,
+        note=note,
+        purpose=purpose,
+        study=study,
+        site=site,
+        category=category,
+        not_after=_moment(expires),
+        downloads=downloads,
+    )
     return Share(client(), made, shown_in=displays.attach(client(), made))
 
 

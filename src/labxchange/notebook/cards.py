@@ -33,6 +33,7 @@ _HOLDS = {
 }
 _RUN_DOWN = 30
 """Findings shown of a report; the counts are always of all."""
+_COLUMNS_DOWN = 60
 
 OVER = ("verified", "completed", "failed", "cut", "cancelled")
 """States in which a transfer moves no more by itself."""
@@ -163,22 +164,24 @@ def share_card(info: ShareInfo, *, as_of: str, remark: str = "") -> str:
         "Share",
         f"{_share_state(info, reason=info.reason)} · <strong>{html.text(info.title)}</strong> version {info.version}",
         html.text(f"{amount(info.files, 'file')}, {size(info.bytes)}") + html.text(_left(info)),
+        withheld(info.withheld),
         html.bar(info.hashed_bytes, info.bytes, tone="busy", label="bytes read and hashed") if info.state == "hashing" else "",
         html.table(heads, rows, caption=f"share {info.share}, as of {as_of}", empty="No recipients."),
-        withheld(info.withheld),
         *asked,
         html.mark(remark, "warn") if remark else "",
     )
 
 
 def withheld(left: Sequence[WithheldInfo]) -> str:
-    """What of tables was not shared, as the manifest says it."""
+    """What of tables was not shared, as the share says it. Every column has its name; where they are many, they scroll."""
     parts = []
     for one in left:
-        columns = f"{amount(len(one.columns), 'column')} ({', '.join(one.columns)})" if one.columns else ""
+        names = f"{amount(len(one.columns), 'column')} ({', '.join(map(html.text, one.columns))})" if one.columns else ""
         rows = amount(one.rows, "row") if one.rows else ""
-        parts.append(f"{one.file}: {' and '.join(part for part in (columns, rows) if part)}")
-    return html.text(f"Withheld from {'; '.join(parts)}") if parts else ""
+        parts.append(f"{html.text(one.file)}: {' and '.join(part for part in (names, rows) if part)}")
+    told = f"<strong>Withheld</strong> from {'; '.join(parts)}." if parts else ""
+    many = sum(len(one.columns) for one in left) > _COLUMNS_DOWN
+    return f'<div style="max-height: 9em; overflow: auto">{told}</div>' if many else told
 
 
 def _left(info: ShareInfo) -> str:

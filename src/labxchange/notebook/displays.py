@@ -16,15 +16,15 @@ import sys
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from labxchange.errors import LabxchangeError, UnavailableError
+from labxchange.errors import LabxchangeError
 from labxchange.node.client import Client, run
 from labxchange.node.values import Notice, ReceiptInfo, ShareInfo, TransferInfo
 from labxchange.node.verbs import Verbs
-from labxchange.notebook import cards
+from labxchange.notebook import cards, cells
+from labxchange.notebook.cells import dispose, living, static, toolkit
 from labxchange.notebook.watching import watcher
 
 _ENDED = ("completed", "failed", "cut", "cancelled")
@@ -35,48 +35,8 @@ _COUNTERSIGN_S = 15.0
 _SAMPLES = 120
 _SAMPLE_S = 0.5
 _ARMED_S = _READ_S = 5.0
-_WIDGET = "application/vnd.jupyter.widget-view+json"
 
 log = logging.getLogger("labxchange")
-
-
-def cell() -> int | None:
-    """The number of the cell that runs, in a kernel whose front end can show HTML; else None."""
-    if "IPython" not in sys.modules:
-        return None
-    from IPython.core.getipython import get_ipython
-
-    shell = get_ipython()
-    return None if shell is None or getattr(shell, "kernel", None) is None else int(shell.execution_count)
-
-
-def toolkit() -> Any:
-    """ipywidgets.
-
-    Raises:
-        UnavailableError: ``widgets-missing``.
-    """
-    try:
-        return import_module("ipywidgets")
-    except ImportError:
-        hint = "Install it with the rest: pip install 'labxchange[notebook]'."
-        raise UnavailableError("widgets-missing", "ipywidgets, which draws this, is not installed.", hint=hint) from None
-
-
-def publish(forms: dict[str, Any]) -> Any:
-    """Display these forms of one thing, MIME type -> content; the handle with which they are replaced later."""
-    display: Callable[..., Any] = import_module("IPython.display").display
-    return display(forms, raw=True, display_id=True)
-
-
-def static(markup: str, line: str) -> dict[str, Any]:
-    """The forms of HTML that stays, with a line of text for what cannot show it."""
-    return {"text/html": markup, "text/plain": line}
-
-
-def living(box: Any, line: str) -> dict[str, Any]:
-    """The forms of a widget: its own text form would carry its contents, names included, into the saved notebook."""
-    return {_WIDGET: box._repr_mimebundle_()[_WIDGET], "text/plain": line}
 
 
 class TransferView:
@@ -94,25 +54,35 @@ class TransferView:
         self._armed_until = 0.0
         self._verified_at = 0.0
         self._handle: Any = None
+        self._closed = False
         self._card = ipywidgets.HTML()
         self._pause = ipywidgets.Button(description="Pause", icon="pause", tooltip="Stop fetching; what has arrived is kept")
         self._cancel = ipywidgets.Button(description="Cancel", icon="times", tooltip="Give up; asks once more")
         self._pause.on_click(lambda _: self._press_pause())
         self._cancel.on_click(lambda _: self._press_cancel())
-        self._buttons = ipywidgets.HBox([self._pause, self._cancel] if info.direction == "in" else [])
-        self.box = ipywidgets.VBox([self._card, self._buttons])
+        self._buttons = ipywidgets.HBox([self._pause, self._cancel])
+        self.box = ipywidgets.VBox([self._card, self._buttons] if info.direction == "in" else [self._card])
         self._draw()
 
     def show(self) -> None:
         """Show it in the cell that runs, and keep it true."""
         forms = living(self.box, cards.transfer_line(self._info)) | {"text/html": cards.transfer_kept(self._info)}
-        self._handle = publish(forms)
+        self._handle = cells.publish(forms)
+        cells.keep(self)
         watcher(self._client).add(self)
+
+    def close(self) -> None:
+        """Show it no more; the transfer goes on."""
+        self._closed = True
+        dispose(self.box)
+        dispose(self._buttons)
 
     def concerned(self, notice: Notice) -> bool:
         return notice.kind == "node" or (notice.kind == "transfer" and notice.id == self._info.transfer)
 
     async def refresh(self, client: Client) -> bool:
+        if self._closed:
+            return True
         self._info = info = await client.call(Verbs.transfer_show, transfer=self._info.transfer)
         if not self._known or time.monotonic() >= self._remark_until:
             self._remark = ""
@@ -158,9 +128,10 @@ class TransferView:
 
     def _finish(self) -> None:
         kept = cards.transfer_kept(self._info, receipt=self._receipt)
-        self._buttons.children = ()
+        self.box.children = (self._card,)  # it stays, for a page that was reloaded shows it still
+        dispose(self._buttons)
         self._card.value = kept
-        if self._handle is not None:
+        if self._handle is not None and not self._closed:
             self._handle.update(static(kept, cards.transfer_line(self._info)), raw=True)
 
     def _press_pause(self) -> None:
@@ -195,13 +166,19 @@ class ShareView:
         self._client = client
         self._info = info
         self._shown = ""
+        self._closed = False
         self._handle: Any = None
 
     def show(self) -> None:
         """Show it in the cell that runs, and keep it true."""
         self._shown = cards.share_kept(self._info)
-        self._handle = publish(static(self._shown, cards.share_line(self._info)))
+        self._handle = cells.publish(static(self._shown, cards.share_line(self._info)))
+        cells.keep(self)
         watcher(self._client).add(self)
+
+    def close(self) -> None:
+        """Ask for it no more; what is shown stays."""
+        self._closed = True
 
     def concerned(self, notice: Notice) -> bool:
         # A recipient's progress is told as a transfer, of which a share does not know the id beforehand.
@@ -211,7 +188,7 @@ class ShareView:
         self._info = info = await client.call(Verbs.share_status, share=f"{self._info.share}/{self._info.version}")
         self._put(cards.share_kept(info))
         done = all(one.state in _SETTLED for one in info.recipients)
-        return info.state != "hashing" and done
+        return self._closed or (info.state != "hashing" and done)
 
     def trouble(self, sentence: str) -> None:
         self._put(cards.share_kept(self._info, remark=sentence))
@@ -224,7 +201,7 @@ class ShareView:
 
 def attach(client: Client, info: TransferInfo | ShareInfo) -> int | None:
     """Show it live in the cell that runs; the number of that cell, or None where nothing was shown."""
-    number = cell()
+    number = cells.cell()
     if number is None or ("ipywidgets" not in sys.modules and find_spec("ipywidgets") is None):
         return None
     try:
@@ -232,7 +209,7 @@ def attach(client: Client, info: TransferInfo | ShareInfo) -> int | None:
             ShareView(client, info).show()
         elif info.state in cards.OVER:
             receipt = run(client.call(Verbs.receipt_show, transfer=info.transfer)) if info.receipt else None
-            publish(static(cards.transfer_kept(info, receipt=receipt), cards.transfer_line(info)))
+            cells.publish(static(cards.transfer_kept(info, receipt=receipt), cards.transfer_line(info)))
         else:
             TransferView(client, info).show()
     except Exception:  # whatever a front end does, what was asked for is done and its handle is returned

@@ -20,7 +20,7 @@ from labxchange.files.newfile import new_file
 from labxchange.node.client import Client, run, start
 from labxchange.node.values import ReceivedInfo, ShareInfo, TransferInfo
 from labxchange.node.verbs import Verbs
-from labxchange.notebook import cards, displays
+from labxchange.notebook import cards, cells, displays
 from labxchange.notebook.cards import OVER
 from labxchange.notebook.loading import load
 from labxchange.notebook.shown import ShownReceipt, ShownReport, shown
@@ -74,7 +74,7 @@ class Share:
 
     def _ipython_display_(self) -> None:
         """As the result of a cell: the card of now, recipients named, because somebody asked for it."""
-        if self._shown_in is None or self._shown_in != displays.cell():
+        if self._shown_in is None or self._shown_in != cells.cell():
             raise NotImplementedError  # IPython goes on with the other forms
 
 
@@ -224,7 +224,7 @@ class Transfer:
 
     def _ipython_display_(self) -> None:
         """As the result of a cell: live."""
-        if self._shown_in is None or self._shown_in != displays.cell():
+        if self._shown_in is None or self._shown_in != cells.cell():
             self._shown_in = displays.attach(self._client, self.status)
         if self._shown_in is None:
             raise NotImplementedError  # no notebook: IPython goes on with the other forms

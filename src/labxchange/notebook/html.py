@@ -24,7 +24,7 @@ TONES: Mapping[str, str] = {
     "busy": "var(--jp-brand-color1, #2196f3)",
     "warn": "var(--jp-warn-color1, #ef8c00)",
     "bad": "var(--jp-error-color1, #e0433a)",
-    "idle": "var(--jp-layout-color4, #808080)",
+    "idle": "var(--jp-ui-font-color2, #808080)",
 }
 """What a mark means -> its colour."""
 
@@ -47,6 +47,12 @@ def attribute(content: object) -> str:
 
 def faint(markup: str) -> str:
     return f'<span style="color: {FAINT}">{markup}</span>'
+
+
+def hint(sentence: str) -> str:
+    """A small line under a field."""
+    style = f"color: {FAINT}; font-size: var(--jp-ui-font-size0, 11px); line-height: 1.4"
+    return f'<div style="{style}">{text(sentence)}</div>'
 
 
 def code(content: object) -> str:

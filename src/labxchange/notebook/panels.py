@@ -14,8 +14,8 @@ from typing import Any
 from labxchange.errors import LabxchangeError
 from labxchange.node.client import Client
 from labxchange.node.values import Notice
-from labxchange.notebook import html
-from labxchange.notebook.displays import living, toolkit
+from labxchange.notebook import cells, html
+from labxchange.notebook.cells import dispose, living, toolkit
 from labxchange.notebook.watching import watcher
 
 log = logging.getLogger("labxchange")
@@ -43,9 +43,9 @@ class Panel(ABC):
         watcher(self.client).add(self)
 
     def close(self) -> None:
-        """End it."""
+        """End it; the widgets go from the kernel and from the page."""
         self._closed = True
-        self.box.close()
+        dispose(self.box)
 
     @abstractmethod
     async def load(self, client: Client) -> None:
@@ -70,12 +70,13 @@ class Panel(ABC):
         """One sentence under the panel; empty: none."""
         self.remark.value = html.card(self.title, html.mark(sentence, tone)) if sentence else ""
 
-    def ask(self, work: Awaitable[str]) -> None:
-        """Let ``work`` talk to the node; what it returns is said, and so is what went wrong."""
+    def ask(self, work: Awaitable[str | None]) -> None:
+        """Let ``work`` talk to the node. What it returns is said, None leaves what was said; so is what went wrong."""
 
         async def answered() -> None:
             try:
-                self.say(await work)
+                if (told := await work) is not None:
+                    self.say(told)
             except LabxchangeError as error:
                 self.say(f"{error.message} {error.hint}".strip(), tone="bad")
             except Exception:
@@ -88,4 +89,5 @@ class Panel(ABC):
         return self.widgets.Button(description=label, tooltip=tip, icon=icon, button_style=style)
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, Any]:
+        cells.keep(self)
         return living(self.box, self.title)

@@ -7,6 +7,7 @@ trail has grown.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from labxchange.node.client import Client
 from labxchange.node.verbs import Verbs
@@ -30,14 +31,13 @@ class TrailPanel(Panel):
         self._limit = limit
         self._seen = 0
         w = self.widgets
-        layout, style = w.Layout(width=_WIDE), {"description_width": "60px"}
-        self._event = w.Text(event, description="Event", placeholder="e.g. transfer", continuous_update=False, layout=layout)
-        self._about = w.Text(about, description="Text", placeholder="in an entry", continuous_update=False, layout=layout)
+        look: dict[str, Any] = {"layout": w.Layout(width=_WIDE), "style": {"description_width": "60px"}}
+        self._event = w.Text(event, description="Event", placeholder="e.g. transfer", continuous_update=False, **look)
+        self._about = w.Text(about, description="Text", placeholder="in an entry", continuous_update=False, **look)
         for box in (self._event, self._about):
-            box.style = style
             box.observe(lambda _: self.ask(self._look()), "value")
-        self._form = w.Dropdown(options=_FORMS, description="Export", layout=layout, style=style)
-        self._path = w.Text(description="File", value="trail.labxtrail", layout=layout, style=style)
+        self._form = w.Dropdown(options=_FORMS, description="Export", **look)
+        self._path = w.Text(description="File", value="trail.labxtrail", **look)
         self._form.observe(lambda _: self._rename(), "value")
         self._export = self.button("Export", tip="Write the whole trail to this file, which must not exist", icon="save")
         self._export.on_click(lambda _: self.ask(self._write(self._path.value, self._form.value)))

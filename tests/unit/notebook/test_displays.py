@@ -2,132 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any
 
 import msgspec
 import pytest
 
 from labxchange.errors import InputError, LabxchangeError, NodeLocked
-from labxchange.node.client import not_running, run
-from labxchange.node.home import Home
-from labxchange.node.values import (
-    ContactInfo,
-    EntryInfo,
-    Exported,
-    InboxItem,
-    NodeStatus,
-    Notice,
-    ReceiptInfo,
-    RecipientStatus,
-    ShareInfo,
-    TransferInfo,
-)
-from labxchange.notebook import displays, watching
+from labxchange.node.client import not_running
+from labxchange.node.values import EntryInfo, Exported, NodeStatus, RecipientStatus, ShareInfo, TransferInfo
+from labxchange.notebook import cells, displays, watching
 from labxchange.notebook.handles import Transfer
 from labxchange.notebook.inbox_panel import InboxPanel
-from labxchange.notebook.share_form import ShareForm
 from labxchange.notebook.trail_panel import TrailPanel
+from tests.support.displays import Shown, until
 from tests.unit.cli.fake import sample
+from tests.unit.notebook.fake import DONE, RUNNING, FakeClient
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
-RUNNING = sample(
-    TransferInfo,
-    transfer="ab12",
-    direction="in",
-    peer="Ada Silva",
-    title="Trial",
-    state="running",
-    files=3,
-    bytes=100,
-    done_bytes=40,
-)
-DONE = msgspec.structs.replace(RUNNING, state="completed", done_bytes=100, done_files=3, receipt="yes")
-
-
-class FakeClient:
-    """Answers as told, remembers what it was asked, and lets a test give notices."""
-
-    def __init__(self) -> None:
-        self.home = Home()
-        self.answers: dict[str, Any] = {
-            "transfer_show": RUNNING,
-            "receipt_show": sample(ReceiptInfo, verdict="match", receipt="e" * 64, root="f" * 64, sender="Ada Silva"),
-        }
-        self.asked: list[tuple[str, dict[str, Any]]] = []
-        self._notices: asyncio.Queue[Notice] = asyncio.Queue()
-
-    async def call(self, verb: Callable[..., Any], **given: Any) -> Any:
-        self.asked.append((verb.__name__, given))
-        answer = self.answers[verb.__name__]
-        if isinstance(answer, threading.Event):
-            await asyncio.to_thread(answer.wait, 20)
-            return RUNNING
-        if isinstance(answer, LabxchangeError):
-            raise answer
-        return answer
-
-    async def close(self) -> None:
-        pass
-
-    async def notices(self) -> AsyncIterator[Notice]:
-        while True:
-            yield await self._notices.get()
-
-    def tell(self, kind: Any, subject: str = "", *, times: int = 1) -> None:
-        async def put() -> None:
-            for _ in range(times):
-                self._notices.put_nowait(Notice(kind=kind, id=subject))
-
-        run(put())
-
-    def count(self, verb: str) -> int:
-        return sum(name == verb for name, _ in self.asked)
-
-
-class Shown:
-    """What a cell got: its first forms, and each replacement."""
-
-    def __init__(self) -> None:
-        self.forms: list[dict[str, Any]] = []
-
-    def __call__(self, forms: dict[str, Any]) -> Shown:
-        self.forms.append(forms)
-        return self
-
-    def update(self, forms: dict[str, Any], *, raw: bool) -> None:
-        assert raw
-        self.forms.append(forms)
-
-
-def until(reached: Callable[[], object], *, what: str) -> None:
-    deadline = time.monotonic() + 20
-    while not reached():
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.005)
-
-
-@pytest.fixture
-def client(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeClient]:
-    fake = FakeClient()
-    monkeypatch.setattr(watching, "Client", lambda home, start: fake)
-    monkeypatch.setattr(watching, "_PER_SECOND", 200)
-    monkeypatch.setattr(watching, "_AGAIN_S", 0.01)
-    monkeypatch.setattr(watching, "_IDLE_S", 0.05)
-    yield fake
-    fake.answers["transfer_show"] = DONE
-    watching.watcher.cache_clear()
-
-
-@pytest.fixture
-def shown(monkeypatch: pytest.MonkeyPatch) -> Shown:
-    made = Shown()
-    monkeypatch.setattr(displays, "cell", lambda: 7)
-    monkeypatch.setattr(displays, "publish", made)
-    return made
 
 
 def attach(client: FakeClient, info: TransferInfo | ShareInfo) -> int | None:
@@ -161,8 +52,8 @@ def test_a_display_that_fails_does_not_fail_the_transfer(client: FakeClient, mon
     def broken(_: object) -> None:
         raise RuntimeError
 
-    monkeypatch.setattr(displays, "cell", lambda: 7)
-    monkeypatch.setattr(displays, "publish", broken)
+    monkeypatch.setattr(cells, "cell", lambda: 7)
+    monkeypatch.setattr(cells, "publish", broken)
     assert attach(client, RUNNING) is None
 
 
@@ -194,7 +85,7 @@ def test_the_cell_that_made_a_handle_shows_it_once(client: FakeClient, shown: Sh
     handle = Transfer(client, RUNNING, shown_in=attach(client, RUNNING))  # type: ignore[arg-type]
     handle._ipython_display_()
     assert len(shown.forms) == 1
-    monkeypatch.setattr(displays, "cell", lambda: 8)
+    monkeypatch.setattr(cells, "cell", lambda: 8)
     handle._ipython_display_()
     assert len(shown.forms) == 2
 
@@ -281,23 +172,6 @@ def test_a_share_counts_its_recipients_and_ends_with_the_last(client: FakeClient
     assert not [form for form in shown.forms for text in form.values() if "Ada" in text or "Trial" in text]
 
 
-def test_the_inbox_receives_what_is_pressed(client: FakeClient) -> None:
-    item = sample(
-        InboxItem, share="cd", version=2, title="Trial", sender="Ada", sender_key="k", sender_state="verified", state="available"
-    )
-    other = msgspec.structs.replace(item, share="ef", sender_state="unverified")
-    client.answers |= {"inbox_list": [item, other], "receive": RUNNING}
-    panel = InboxPanel(client)  # type: ignore[arg-type]
-    until(lambda: len(panel._rows.children) == 3, what="the offers")
-    buttons = [row.children[0].children[1] for row in panel._rows.children[1:]]
-    assert [button.disabled for button in buttons] == [False, True]
-    buttons[0].click()
-    until(lambda: len(panel._rows.children[1].children) == 2, what="the transfer beside its offer")
-    assert ("receive", {"share": "cd/2", "sender": "k"}) in client.asked
-    assert panel._repr_mimebundle_()["text/plain"] == "Inbox"
-    panel.close()
-
-
 def test_the_trail_is_looked_at_only_when_somebody_asks(client: FakeClient) -> None:
     entry = sample(EntryInfo, seq=4, event="transfer.verified", fields={"person": "Ada"})
     client.answers |= {
@@ -319,30 +193,3 @@ def test_the_trail_is_looked_at_only_when_somebody_asks(client: FakeClient) -> N
     panel._export.click()
     until(lambda: "are in /tmp/out.csv" in panel.remark.value, what="the export")
     panel.close()
-
-
-def test_the_form_says_what_will_happen_before_it_does(client: FakeClient, tmp_path: Any) -> None:
-    (tmp_path / "a.csv").write_bytes(b"12345")
-    (tmp_path / "b.csv").write_bytes(b"123")
-    person = sample(ContactInfo, name="Ada <b>", organisation="Ada Ltd", key="k", state="verified")
-    made = sample(ShareInfo, share="cd", version=1, title="Trial", state="available")
-    client.answers |= {
-        "contact_list": [person, msgspec.structs.replace(person, key="x", state="unverified")],
-        "share_create": made,
-        "share_hashed": made,
-    }
-    form = ShareForm(client, folder=str(tmp_path))  # type: ignore[arg-type]
-    until(lambda: "2 files" in form._told.value and form._people.options, what="the folder and the contacts")
-    assert [key for _, key in form._people.options] == ["k"]
-    assert form._share.disabled
-    form._people.value, form._files.value, form._title.value = ("k",), ("a.csv",), "Trial"
-    until(lambda: "1 file, 5 B" in form._told.value and not form._share.disabled, what="what is chosen")
-    assert "Ada &lt;b&gt;" in form._told.value
-    assert not client.count("share_create")
-    form._share.click()
-    until(lambda: client.count("share_hashed"), what="the share")
-    given = dict(next(given for name, given in client.asked if name == "share_create"))
-    assert given["paths"] == [str(tmp_path / "a.csv")]
-    assert (given["to"], given["title"], given["downloads"]) == (["k"], "Trial", 3)
-    until(lambda: "lx.shares()" in form.remark.value, what="the end")
-    form.close()

@@ -139,6 +139,7 @@ EVERY = {
     "trail": lambda: html.table(
         (HOSTILE,) * 6, [trail_row(sample(EntryInfo, event=HOSTILE, fields={"person": HOSTILE}))], caption="", empty=""
     ),
+    "hint": lambda: html.hint(HOSTILE),
     "empty": lambda: html.table((), [], caption="", empty=HOSTILE),
 }
 
@@ -189,6 +190,17 @@ def test_what_a_saved_notebook_keeps_names_nothing_and_nobody() -> None:
     seen = read(kept[0]).text
     assert all(one in seen for one in ("completed", "5 of 12 files", "match", "e" * 64, "f" * 64))
     assert "1 verified" in read(kept[2]).text
+
+
+def test_every_withheld_column_has_its_name_and_many_scroll() -> None:
+    few = WithheldInfo(file="adsl.xpt", columns=("ARM", "TRT01P"), rows=3)
+    assert read(cards.withheld([few])).text == "Withheld from adsl.xpt: 2 columns (ARM, TRT01P) and 3 rows."
+    many = WithheldInfo(file="lab.csv", columns=tuple(f"MEASURED{number:04}" for number in range(2000)), rows=0)
+    told = cards.withheld([few, many])
+    assert all(name in read(told).text for name in many.columns)
+    assert "overflow: auto" in told
+    assert "overflow" not in cards.withheld([few])
+    assert cards.withheld([]) == ""
 
 
 def test_a_bar_says_its_per_cent_and_hundred_only_at_the_end() -> None:
