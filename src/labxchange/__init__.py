@@ -12,7 +12,9 @@ The names below are loaded when they are first used, so importing the package co
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from labxchange.settings import VERSION
@@ -43,6 +45,18 @@ __all__ = [
     "shares",
     "transfers",
 ]
+
+
+class _Package(ModuleType):
+    """``audit`` is a function here and a package below: importing the one must not hide the other. Modules of the package are
+    imported as ``from labxchange.audit.verifier import ...``, which asks this for nothing."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _HOMES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> object:

@@ -171,3 +171,8 @@ def test_import_takes_far_less_than_150_ms() -> None:
 def test_help_answers_without_loading_the_node() -> None:
     out = _fresh("from labxchange.cli import main; out['loaded'] = sorted(sys.modules)")
     assert not set(out["loaded"]) & {"aioquic", "sqlalchemy", "alembic", "numpy", "starlette", "uvicorn", "labxchange.node.node"}
+
+
+def test_a_name_of_the_package_stays_what_it_is_when_the_folder_of_that_name_is_imported() -> None:
+    code = "import labxchange as lx, labxchange.audit.verifier; from labxchange.audit import entry; assert callable(lx.audit)"
+    subprocess.run([sys.executable, "-c", code], check=True)

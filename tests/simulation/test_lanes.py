@@ -263,9 +263,9 @@ def _forge(world: World, chance: random.Random) -> bytes:
 
 
 def _flood(count: int, *, each: int) -> tuple[float, int]:
-    """Forged datagrams at one live lane, ``each`` for each honest one and from its address, while the lane carries the same bytes over
-    and over: the worst share of the rate without them, and how much memory grew after a while. The clock is virtual, so the
-    rate is what is lost to confusion; what opening costs is measured by the bench."""
+    """Forged datagrams at one live lane, ``each`` for each honest one and from its address, while the lane carries the same bytes
+    over and over: the worst share of the rate without them, and how much memory grew after a while. The clock is virtual, so
+    the rate is what is lost to confusion; what opening costs is measured by the bench."""
     chance = random.Random(f"{SEED}/flood")
     world = World(f"{SEED}/flood", DATA[:3_000_000], Weather(delay_s=0.004, mtu=1_250))
     world.capture = True

@@ -119,8 +119,8 @@ class Sealer:
 
     def seal(self, payload: memoryview, *, kind: Kind, number: int, offset: Offsets, size: int) -> memoryview:
         """Cut ``payload``, which begins at ``offset`` of the line, into datagrams of at most ``size`` bytes, at most
-        ``BATCH_DATAGRAMS`` and together at most ``BATCH_BYTES``, with the packet numbers from ``number`` on. They lie one after the other in what is
-        returned, which is good until the next call."""
+        ``BATCH_DATAGRAMS`` and together at most ``BATCH_BYTES``, with the packet numbers from ``number`` on.
+        They lie one after the other in what is returned, which is good until the next call."""
         length, room = len(payload), size - OVERHEAD_BYTES
         count = max(1, -(-length // room))
         headers, rows = self._headers, _ROWS[:count]
@@ -165,8 +165,9 @@ class Opener:
         self, batch: memoryview, *, size: int, rows: NDArray[np.int64], numbers: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], memoryview]:
         """Open the datagrams ``rows`` with ``numbers`` of a batch of datagrams of ``size`` bytes (the last may be shorter), which
-        is not larger than ``batch_rows`` of that size. Returns those of ``rows`` that are authentic, and a buffer, good until the next call, in which the payload of
-        row r begins at ``r * (size - 36)``; where a row is not authentic, what is in its place is worthless."""
+        is not larger than ``batch_rows`` of that size. Returns those of ``rows`` that are authentic, and a buffer, good until the
+        next call, in which the payload of row r begins at ``r * (size - 36)``; where a row is not authentic, what is in its place
+        is worthless."""
         self._nonces.put(numbers)
         decrypt, places = self._aead.decrypt_into, self._places_of(size, -(-len(batch) // size))
         short = len(batch) // size  # the number of the one that is shorter, if there is one
