@@ -48,10 +48,9 @@ STATS_S: Final = 0.2
 _BATCHES_A_TURN: Final = 16
 _ROWS_A_TURN: Final = 64
 _CONTROL_BYTES: Final = 1 << 20
-_FEW_DATAGRAMS: Final = 16
-_GATHER_S: Final = 0.0005
-"""A turn for each datagram costs more than the datagram: after few came, the next ones may gather for so long. The system holds
-two milliseconds' worth of a fast link, and knows when each came."""
+_GATHER: Final = ((16, 0.001), (48, 0.0005))
+"""A turn for each datagram costs more than the datagram: after fewer came than the first of these, the next ones may gather for so
+long. The system holds two milliseconds' worth of a fast link, and knows when each came."""
 _SWITCH_S: Final = 0.0005
 """Python's interpreter lock changes hands this often at least: the loop must not wait 5 ms for it."""
 _GARBAGE: Final = 100_000
@@ -104,7 +103,7 @@ class Worker:
         self._ring = Ring()
         self._wake = Wake()
         self._watched: list[socket.socket | Ring | Wake] = [control, self._ring, self._wake]
-        self._gathers = False
+        self._gather_s = 0.0
         if listen is not None:
             self._ring.add(listen)
         self._report_at = self._stats_at = 0.0
@@ -132,8 +131,8 @@ class Worker:
             due = min(due, self._report_at)
         if due <= now:
             return
-        if self._gathers:
-            time.sleep(min(due - now, _GATHER_S))
+        if self._gather_s:
+            time.sleep(min(due - now, self._gather_s))
         # Threads that bring something look at this first: what they brought before it is seen here, after it they wake us.
         self._wake.sleeping = True
         pause = min(due - time.monotonic(), 1.0)
@@ -315,7 +314,7 @@ class Worker:
                     self._take_complete(lane.job)
             self._ring.done(row)
             came += self._ring.fill()
-        self._gathers = 0 < came < _FEW_DATAGRAMS
+        self._gather_s = next((pause_s for few, pause_s in _GATHER if 0 < came < few), 0.0)
 
     def _lanes_of(self, row: Row) -> list[tuple[_Lane, memoryview]]:
         """Which lanes a batch is for: a connected socket has one, on the listening one the ids say it."""

@@ -27,6 +27,8 @@ QUANTUM_S: Final = 0.001
 FAST_QUANTUM_S: Final = 0.0005
 """So much of the rate goes out at once: the first, of what fits into one system call; the second where that is more."""
 BURST_S: Final = 0.003
+AHEAD_S: Final = 0.0005
+"""What is due so soon goes out now: where there are many lanes, each turn of the loop then serves several of them."""
 SILENCE_MAX_S: Final = 15.0
 _PROBE_TRIES: Final = 8
 SKIP_EVERY: Final = 1000
@@ -302,7 +304,7 @@ class Sender(Lane):
         probe = self._transmit_probe(now)
         if probe is not None:
             return probe
-        while self._next_send <= now and self._can_send():
+        while self._next_send <= now + AHEAD_S and self._can_send():
             batch = self._transmit_data(now)
             if batch is not None:
                 return batch
