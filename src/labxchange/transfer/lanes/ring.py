@@ -20,7 +20,7 @@ from labxchange.wire.data.datagram import BATCH_BYTES
 
 RING_BYTES: Final = 32 << 20
 RECEIPTS_MAX: Final = 1 << 15
-_CALLS_A_TURN: Final = 8
+_CALLS_A_TURN, _TURN_BYTES = 64, 512 << 10
 _AGE_MAX_S: Final = 1.0
 
 
@@ -36,15 +36,30 @@ class Row(NamedTuple):
     end: int
 
 
-class _Got(NamedTuple):
-    """One receipt, from position ``begin`` of all that was ever received; positions wrap round the memory, no receipt does."""
+class _Got:
+    """Receipts that are one batch, from position ``begin`` of all that was ever received; positions wrap round the memory, no
+    receipt does. ``arrived_at`` is the kernel's time of the last."""
 
-    begin: int
-    end: int
-    size: int
-    source: Sockaddr
-    socket: LaneSocket
-    at: float
+    __slots__ = ("arrived_at", "begin", "end", "size", "socket", "source")
+
+    def __init__(self, begin: int, end: int, size: int, source: Sockaddr, socket: LaneSocket, arrived_at: float) -> None:
+        self.begin = begin
+        self.end = end
+        self.size = size
+        self.source = source
+        self.socket = socket
+        self.arrived_at = arrived_at
+
+    def joins(self, begin: int, total: int, size: int, source: Sockaddr, socket: LaneSocket) -> bool:
+        """True when a receipt continues this batch: the same size, and nothing shorter before the end."""
+        return (
+            self.end == begin
+            and (size == self.size or (size < self.size and total == size))
+            and self.socket is socket
+            and self.source == source
+            and (begin - self.begin) % self.size == 0
+            and begin + total - self.begin <= BATCH_BYTES
+        )
 
 
 class Ring:
@@ -87,31 +102,23 @@ class Ring:
         """The next batch; its memory is used again after ``done``."""
         if not self._got:
             return None
-        begin, end, size, source, sock, at = self._got.popleft()
-        while self._got and self._follows(self._got[0], begin, end, size, sock, source):
-            following = self._got.popleft()
-            end, at = following.end, following.at
-        place = begin % RING_BYTES
-        return Row(self._memory[place : place + end - begin], size, source, sock, at, end)
+        got = self._got.popleft()
+        place = got.begin % RING_BYTES
+        data = self._memory[place : place + got.end - got.begin]
+        return Row(data, got.size, got.source, got.socket, _arrival(got.arrived_at), got.end)
 
     def done(self, row: Row) -> None:
         """The loop has what it needs of the row, and of all before it."""
         self._tail = row.end
 
-    @staticmethod
-    def _follows(got: _Got, begin: int, end: int, size: int, sock: LaneSocket, source: Sockaddr) -> bool:
-        """True when a receipt continues a batch: the same size, and nothing shorter before the end."""
-        if got.begin != end or got.end - begin > BATCH_BYTES or got.socket is not sock or got.source != source:
-            return False
-        is_whole, length = (end - begin) % size == 0, got.end - got.begin
-        return is_whole and (got.size == size or (got.size < size and length == got.size))
-
     def _receive(self, sock: LaneSocket) -> int:
         before = sock.received_datagrams
         if self._tail == self._head:
             self._tail = self._head = 0  # nothing is in it: memory that was used just now is still in the processor's cache
+        last = self._got[-1] if self._got else None
+        end = self._head + _TURN_BYTES
         for _ in range(_CALLS_A_TURN):
-            if self.is_full:
+            if self.is_full or self._head > end:
                 break
             rest = RING_BYTES - self._head % RING_BYTES
             if rest < ROW_BYTES:
@@ -121,12 +128,16 @@ class Ring:
             if got is None:
                 break
             total, size, source = got
-            self._got.append(_Got(self._head, self._head + total, size, source, sock, _arrival(sock)))
+            if last is not None and last.joins(self._head, total, size, source, sock):
+                last.end, last.arrived_at = self._head + total, sock.arrived_at
+            else:
+                last = _Got(self._head, self._head + total, size, source, sock, sock.arrived_at)
+                self._got.append(last)
             self._head += total
         return sock.received_datagrams - before
 
 
-def _arrival(sock: LaneSocket) -> float:
-    """When what was just received came, in monotonic seconds: the kernel's time, unless the clock of the day was set since."""
-    age = time.time() - sock.arrived_at
+def _arrival(arrived_at: float) -> float:
+    """When something came that the kernel gave this time of the day, in monotonic seconds, unless the clock was set since."""
+    age = time.time() - arrived_at
     return time.monotonic() - (age if 0.0 < age < _AGE_MAX_S else 0.0)

@@ -100,18 +100,26 @@ class Recovery:
         a packet without data the length is 0 and ``room`` what it weighs."""
         if not self.in_flight_packets:
             self._marks.clear()  # after a pause the rate is measured anew
-        numbers = np.arange(self.next, self.next + count)
-        at = numbers & _MASK
-        lengths = np.minimum(room, np.maximum(length - np.arange(count) * room, 0)).astype(np.int32)
-        sizes = (lengths if length else np.full(count, room, np.int32)) + OVERHEAD_BYTES
+        begin = self.next & _MASK
+        first = min(count, RING - begin)
+        self._note(slice(begin, begin + first), offset, length, room, now)
+        if first < count:  # round the end of the ring
+            rest = offset + first * room if isinstance(offset, int) else offset[first:]
+            self._note(slice(0, count - first), rest, length - first * room if length else 0, room, now)
+        self.next += count
+        self.in_flight_bytes += (length or count * room) + count * OVERHEAD_BYTES
+        self.in_flight_packets += count
+
+    def _note(self, at: slice, offset: Offsets, length: int, room: int, now: float) -> None:
+        count = at.stop - at.start
         self._state[at] = _FLYING
         self._sent_at[at] = now
-        self._offset[at] = offsets_of(offset, count, room)
-        self._length[at] = lengths
-        self._size[at] = sizes
-        self.next += count
-        self.in_flight_bytes += int(sizes.sum())
-        self.in_flight_packets += count
+        self._offset[at] = offsets_of(offset, count, room) if isinstance(offset, int) else offset[:count]
+        self._length[at] = room if length else 0
+        self._size[at] = room + OVERHEAD_BYTES
+        if length and (short := count * room - length) > 0:
+            self._length[at.stop - 1] -= short
+            self._size[at.stop - 1] -= short
 
     def on_status(self, status: Status, now: float) -> Report:
         """Raises PeerError ``acknowledged-unsent``: a number that was skipped or never sent."""

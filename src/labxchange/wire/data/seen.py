@@ -39,9 +39,10 @@ class Seen:
     def mark(self, numbers: NDArray[np.int64]) -> None:
         """These were opened."""
         if len(numbers):
-            self.newest = max(self.newest, int(numbers.max()))
-            # Of two numbers a ring apart in one batch the newer one stays.
-            numbers = np.sort(numbers)
+            highest = int(numbers.max())
+            if highest - int(numbers.min()) >= RING:  # of two numbers a ring apart in one batch the newer one stays
+                numbers = np.sort(numbers)
+            self.newest = max(self.newest, highest)
             self._ring[numbers & _MASK] = numbers
 
     def last(self, count: int) -> NDArray[np.bool_]:

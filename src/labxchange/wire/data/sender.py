@@ -306,7 +306,7 @@ class Sender(Lane):
             return probe
         while self._next_send <= now + AHEAD_S and self._can_send():
             batch = self._transmit_data(now)
-            if batch is not None:
+            if batch is not None or self._starved_at < NEVER:
                 return batch
         return None
 
