@@ -49,8 +49,8 @@ _BATCHES_A_TURN: Final = 16
 _ROWS_A_TURN: Final = 64
 _CONTROL_BYTES: Final = 1 << 20
 _GATHER: Final = ((16, 0.001), (48, 0.0005))
-"""A turn for each datagram costs more than the datagram: after fewer came than the first of these, the next ones may gather for so
-long. The system holds two milliseconds' worth of a fast link, and knows when each came."""
+"""A turn for each datagram costs more than the datagram: after fewer came than the first of these, the next ones may gather for
+so long. The system holds two milliseconds' worth of a fast link, and knows when each came."""
 _SWITCH_S: Final = 0.0005
 """Python's interpreter lock changes hands this often at least: the loop must not wait 5 ms for it."""
 _GARBAGE: Final = 100_000
