@@ -2,7 +2,8 @@
 
 Rules:
 
-- Only the bytes given are read: no path, no second look at a disk. The name decides the format by its ending and serves messages.
+- Only the bytes given are read. The name decides the format by its ending and serves messages. A path is taken only as the same
+  bytes once more, held still by the caller: from a path pandas reads a large CSV on all cores.
 - ``attrs`` of the result: ``labels`` and ``formats`` (column -> text, those that have one), ``table`` (``name`` and ``label`` of
   the dataset, where the format has them), ``encoding`` of formats that do not fix it.
 - No value is changed to fit: a date that no datetime can hold stays what it was, a column of mixed kinds stays mixed, or text in
@@ -37,13 +38,16 @@ _NAMES_MAX_BYTES: Final = 1 << 22
 _LEADING_ZERO: Final = re.compile(rb'[,;\t\n"]0\d')
 
 
-def read(data: bytes | memoryview, name: str) -> DataFrame:
+def read(data: bytes | memoryview, name: str, *, path: str = "") -> DataFrame:
     """The table in ``data``, whose file is called ``name``.
+
+    Args:
+        path: where exactly these bytes can be opened once more, and nobody can change them.
 
     Raises:
         InputError: ``table-unknown``, ``table-damaged``, ``table-too-large``, ``table-extra-missing``.
     """
-    frame: DataFrame = _READERS[kind(name)](data, name)
+    frame: DataFrame = _csv(data, name, path) if kind(name) in ("csv", "tsv") else _READERS[kind(name)](data, name)
     frame.attrs.setdefault("labels", {})
     frame.attrs.setdefault("formats", {})
     return frame
@@ -76,7 +80,7 @@ def kind(name: str) -> str:
     return ending
 
 
-def _csv(data: bytes | memoryview, name: str) -> DataFrame:
+def _csv(data: bytes | memoryview, name: str, path: str = "") -> DataFrame:
     pandas = library("pandas")
     for encoding in _encodings(data):
         options: dict[str, Any] = {"sep": _separator(data, name), "encoding": encoding, "index_col": False}
@@ -84,7 +88,7 @@ def _csv(data: bytes | memoryview, name: str) -> DataFrame:
             with warnings.catch_warnings():
                 warnings.simplefilter("error", pandas.errors.ParserWarning)
                 warnings.simplefilter("ignore", pandas.errors.DtypeWarning)
-                frame = _parsed(data, options, dtype=_padded(data, options))
+                frame = _parsed(path or io.BytesIO(data), options, dtype=_padded(data, options))
         except UnicodeError:
             continue
         except pandas.errors.EmptyDataError:
@@ -116,14 +120,16 @@ def _csv_columns(stream: BinaryIO, name: str) -> dict[str, str]:
     raise damaged(name, "its text is not in the encoding that its first bytes announce")
 
 
-def _parsed(data: bytes | memoryview, options: dict[str, Any], *, dtype: dict[str, str]) -> DataFrame:
+def _parsed(source: str | io.BytesIO, options: dict[str, Any], *, dtype: dict[str, str]) -> DataFrame:
     """pandas takes a large file in parts; where these disagree about a column's type, all of it is text."""
     pandas = library("pandas")
-    frame: DataFrame = pandas.read_csv(io.BytesIO(data), **options, dtype=dtype)
+    frame: DataFrame = pandas.read_csv(source, **options, dtype=dtype or None)
     mixed = [name for name, kind in frame.dtypes.items() if isinstance(kind, np.dtype) and kind.kind == "O"]
     if not mixed:
         return frame
-    text: DataFrame = pandas.read_csv(io.BytesIO(data), **options, dtype=dtype | dict.fromkeys(mixed, "str"))
+    if isinstance(source, io.BytesIO):
+        source.seek(0)
+    text: DataFrame = pandas.read_csv(source, **options, dtype=dtype | dict.fromkeys(mixed, "str"))
     return text
 
 
