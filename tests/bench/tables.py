@@ -4,8 +4,8 @@
     PYTHONPATH=src:. python -m tests.bench.tables grow 100000 1000000 10000000
 
 ``load`` takes a size in MB, how often, and a folder with room for the file. Loading is all of it: hash, compare, parse, labels.
-The file is in the page cache; ours and pandas' take turns in which is first. ``grow`` takes numbers of rows. Each measurement is a
-process of its own, which says what it took: seconds, seconds of the processor, and by how much its memory grew at most.
+The file is in the page cache; ours and pandas' take turns in which is first. ``grow`` takes numbers of rows. Each measurement is
+a process of its own, which says what it took: seconds, seconds of the processor, and by how much its memory grew at most.
 """
 
 from __future__ import annotations

@@ -181,9 +181,9 @@ def _long_labels(data: bytes | memoryview, name: str, at: int, variables: list[V
 def _text(raw: bytes) -> str:
     raw = raw.rstrip(b"\0 ")
     try:
-        return raw.decode().strip()
+        return raw.decode().strip(" ")
     except UnicodeDecodeError:
-        return raw.decode("cp1252", errors="replace").strip()
+        return raw.decode("cp1252", errors="replace").strip(" ")
 
 
 # --- rows -------------------------------------------------------------------------------------------------------------

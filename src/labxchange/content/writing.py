@@ -41,7 +41,7 @@ class Subset(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def write(frame: DataFrame, kind: str) -> bytes:
-    """``frame`` as ``csv``, ``xpt`` (version 5) or ``parquet``; its index is left out.
+    """``frame`` as ``csv``, ``xpt`` (version 5, or 8 where 5 cannot hold it) or ``parquet``; its index is left out.
 
     Raises:
         InputError: ``table-unknown``, ``table-unwritable``.
