@@ -26,6 +26,7 @@ import numpy as np
 
 from labxchange.content import dataset_json, parquet, sas, transport
 from labxchange.content.damage import damaged, shown
+from labxchange.content.encodings import OR_WINDOWS, in_words
 from labxchange.content.extras import library
 from labxchange.errors import InputError
 
@@ -82,8 +83,9 @@ def kind(name: str) -> str:
 
 def _csv(data: bytes | memoryview, name: str, path: str = "") -> DataFrame:
     pandas = library("pandas")
-    for encoding in _encodings(data):
-        options: dict[str, Any] = {"sep": _separator(data, name), "encoding": encoding, "index_col": False}
+    for encoding, errors in _encodings(data):
+        options: dict[str, Any] = {"sep": _separator(data, name), "index_col": False}
+        options |= {"encoding": encoding, "encoding_errors": errors}
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error", pandas.errors.ParserWarning)
@@ -97,7 +99,7 @@ def _csv(data: bytes | memoryview, name: str, path: str = "") -> DataFrame:
             raise damaged(name, "its rows have more cells than its first line has names") from None
         except (pandas.errors.ParserError, ValueError, OverflowError, MemoryError) as error:
             raise damaged(name, f"it is no intact CSV ({str(error).strip()})") from None
-        frame.attrs["encoding"] = {"cp1252": "windows-1252"}.get(encoding, encoding)
+        frame.attrs["encoding"] = encoding if errors == "strict" else in_words(data)
         return frame
     raise damaged(name, "its text is not in the encoding that its first bytes announce")
 
@@ -133,10 +135,10 @@ def _parsed(source: str | io.BytesIO, options: dict[str, Any], *, dtype: dict[st
     return text
 
 
-def _encodings(data: bytes | memoryview) -> tuple[str, ...]:
-    """What is tried, in this order: a byte order mark decides, else UTF-8, else what Western Windows writes."""
+def _encodings(data: bytes | memoryview) -> tuple[tuple[str, str], ...]:
+    """What is tried, in this order: a byte order mark decides, else UTF-8, else that with what Western Windows writes between."""
     known = next((encoding for mark, encoding in _BYTE_ORDER_MARKS if bytes(data[:3]).startswith(mark)), "")
-    return (known,) if known else ("utf-8", "cp1252", "latin-1")
+    return ((known, "strict"),) if known else (("utf-8", "strict"), ("utf-8", OR_WINDOWS))
 
 
 def _separator(data: bytes | memoryview, name: str) -> str:
@@ -148,21 +150,28 @@ def _separator(data: bytes | memoryview, name: str) -> str:
 def cut_csv(data: bytes | memoryview, name: str, *, columns: Sequence[int], rows: np.ndarray[Any, Any]) -> bytes:
     """The columns and rows with these numbers, each cell with the text that it has; UTF-8."""
     pandas = library("pandas")
-    encoding = next(one for one in _encodings(data) if _decodes(data, one))
+    encoding, errors = next(one for one in _encodings(data) if _decodes(data, *one))
     separator = _separator(data, name)
     if not len(bytes(data[: 1 << 16]).strip()):
         return b""
     whole = pandas.read_csv(
-        io.BytesIO(data), sep=separator, encoding=encoding, dtype="str", keep_default_na=False, na_filter=False, index_col=False
+        io.BytesIO(data),
+        sep=separator,
+        encoding=encoding,
+        encoding_errors=errors,
+        dtype="str",
+        keep_default_na=False,
+        na_filter=False,
+        index_col=False,
     )
     text = io.BytesIO()
     whole.iloc[rows, list(columns)].to_csv(text, sep=separator, index=False, lineterminator="\n", encoding="utf-8")
     return text.getvalue()
 
 
-def _decodes(data: bytes | memoryview, encoding: str) -> bool:
+def _decodes(data: bytes | memoryview, encoding: str, errors: str) -> bool:
     try:
-        str(data, encoding)
+        str(data, encoding, errors)
     except UnicodeError:
         return False
     return True
