@@ -137,7 +137,7 @@ def _mask(frame: DataFrame, rows: str | Mapping[str, Any] | Callable[[DataFrame]
         for column, wanted in rows.items():
             _check_column(column, [str(one) for one in frame.columns])
             values = list(wanted) if isinstance(wanted, list | tuple | set | frozenset) else [wanted]
-            out &= frame[column].isin(values).to_numpy(bool)
+            out &= conditions.among(frame[column], values)
         return out
     told = np.asarray(rows(frame))
     if told.shape != (len(frame),) or told.dtype != np.bool_:
