@@ -107,10 +107,10 @@ def _csv(data: bytes | memoryview, name: str, path: str = "") -> DataFrame:
 def _csv_columns(stream: BinaryIO, name: str) -> dict[str, str]:
     pandas = library("pandas")
     head = stream.read(_NAMES_MAX_BYTES)
-    for encoding in _encodings(head):
+    for encoding, errors in _encodings(head):
         try:
             # Within a file that goes on, the last character may be cut.
-            text = codecs.getincrementaldecoder(encoding)().decode(head, len(head) < _NAMES_MAX_BYTES)
+            text = codecs.getincrementaldecoder(encoding)(errors).decode(head, len(head) < _NAMES_MAX_BYTES)
             names = pandas.read_csv(io.StringIO(text), sep=_separator(head, name), index_col=False, nrows=0).columns
         except UnicodeError:
             continue

@@ -33,7 +33,7 @@ _RECORD: Final = 80
 _MARK: Final = b"HEADER RECORD*******"
 _BLOCK_BYTES: Final = 1 << 20
 """Rows are taken apart in blocks that stay in the processor's cache while each column is copied out of them."""
-_VARIABLES_MAX: Final = 32_767
+VARIABLES_MAX: Final = 32_767
 _HEADER_MAX_BYTES: Final = 16 << 20
 """More than the longest header takes: every variable that there may be, with a long name, label and format."""
 # IBM's base 16: value = mantissa of 56 bits * 16 ** (exponent - 64 - 14); the first byte is sign and exponent.
@@ -125,7 +125,7 @@ def _header(data: bytes | memoryview, name: str) -> Header:
     counted = record(560, b"NAMESTR ", b"NAMSTV8 ")
     count = number(counted[54:58] if version == 5 else counted[52:58], "number of variables")
     at = 640
-    if at + count * size > len(data) or count > _VARIABLES_MAX:
+    if at + count * size > len(data) or count > VARIABLES_MAX:
         raise damaged(name, "it ends within the descriptions of its variables")
     variables, width = [], 0
     for begin in range(at, at + count * size, size):

@@ -24,7 +24,7 @@ from labxchange.content.canonical import EXACT
 from labxchange.content.damage import shown
 from labxchange.content.extras import library
 from labxchange.content.sas import format_kind, from_dates
-from labxchange.content.transport import Header, Variable, parse
+from labxchange.content.transport import VARIABLES_MAX, Header, Variable, parse
 from labxchange.errors import InputError
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ _TIME: Final = b"01JAN60:00:00:00"
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,7}")
 _FORMAT: Final = re.compile(r"(\$?[A-Za-z_0-9]*[A-Za-z_])?(\d*)\.?(\d*)")
 _NAME_BYTES: Final = 8
+_VARIABLES_5: Final = 9_999
 _LABEL_BYTES: Final = 40
 _TEXT_BYTES: Final = 200
 _FORMAT_BYTES: Final = 8
@@ -51,26 +52,20 @@ def write(frame: DataFrame) -> bytes:
     Raises:
         InputError: ``table-unwritable``.
     """
-    labels, formats, table = (frame.attrs.get(key, {}) for key in ("labels", "formats", "table"))
-    variables: list[Variable] = []
-    fields: list[np.ndarray[Any, Any]] = []
-    position, taken = 0, set[str]()
-    for index, name in enumerate(map(str, frame.columns)):
-        if not _is_name(name) or name.upper() in taken:
-            raise _unwritable(name, f"its name is not one of 1 to {_LONG_NAME_BYTES} bytes to print, or is there twice")
-        field, form = _field(frame.iloc[:, index], name, formats.get(name, ""))
-        label = str(labels.get(name, "")).encode(errors="replace").decode()
-        if len(label.encode()) > _LONG_LABEL_BYTES:
-            raise _unwritable(name, f"its label is longer than {_LONG_LABEL_BYTES} bytes")
-        variables.append(Variable(name, label, form, field.dtype.kind == "V", position, field.dtype.itemsize, b""))
-        fields.append(field)
-        position += field.dtype.itemsize
-        taken.add(name.upper())
+    if len(frame.columns) > VARIABLES_MAX:
+        raise InputError(
+            "table-unwritable",
+            f"The table has {len(frame.columns):,} columns, and SAS transport holds {VARIABLES_MAX:,}.",
+            hint="Write Parquet, or fewer columns.",
+        )
+    variables, fields = _fields(frame)
+    table = frame.attrs.get("table", {})
     known = {
         "name": _cut_text(str(table.get("name") or "DATA"), _LONG_NAME_BYTES),
-        "label": str(table.get("label") or "").encode(errors="replace").decode(),
+        "label": _cut_text(str(table.get("label") or ""), _LABEL_BYTES),
     }
-    version = 5 if len(known["name"].encode()) <= _NAME_BYTES and all(_fits_5(one) for one in variables) else 8
+    fits_5 = len(known["name"].encode()) <= _NAME_BYTES and len(variables) <= _VARIABLES_5 and all(map(_fits_5, variables))
+    version = 5 if fits_5 else 8
     variables = [one._replace(raw=_described(one, version)) for one in variables]
     rows = np.empty(
         len(frame),
@@ -81,8 +76,8 @@ def write(frame: DataFrame) -> bytes:
     cells = rows.tobytes()
     # numpy pads text with NUL, SAS with spaces; numbers hold NULs of their own.
     if any(not one.is_number for one in variables) and len(frame):
-        cells = _spaced(cells, variables, position)
-    return _file(Header(known, variables, 0, len(frame), position, version), cells)
+        cells = _spaced(cells, variables, rows.dtype.itemsize)
+    return _file(Header(known, variables, 0, len(frame), rows.dtype.itemsize, version), cells)
 
 
 def cut(data: bytes | memoryview, name: str, *, columns: Sequence[int], rows: np.ndarray[Any, Any]) -> bytes:
@@ -103,6 +98,27 @@ def cut(data: bytes | memoryview, name: str, *, columns: Sequence[int], rows: np
         position += one.length
     cells = np.concatenate(parts, axis=1).tobytes() if parts else b""
     return _file(header._replace(variables=kept, rows=len(chosen), row_bytes=position), cells)
+
+
+# --- columns ----------------------------------------------------------------------------------------------------------
+def _fields(frame: DataFrame) -> tuple[list[Variable], list[np.ndarray[Any, Any]]]:
+    """The columns, not yet described, and their bytes."""
+    labels, formats = frame.attrs.get("labels", {}), frame.attrs.get("formats", {})
+    variables: list[Variable] = []
+    fields: list[np.ndarray[Any, Any]] = []
+    position, taken = 0, set[str]()
+    for index, name in enumerate(map(str, frame.columns)):
+        if not _is_name(name) or name.upper() in taken:
+            raise _unwritable(name, f"its name is not one of 1 to {_LONG_NAME_BYTES} bytes to print, or is there twice")
+        field, form = _field(frame.iloc[:, index], name, formats.get(name, ""))
+        label = labels.get(name, "")
+        if len(_bytes(label, name)) > _LONG_LABEL_BYTES:
+            raise _unwritable(name, f"its label is longer than {_LONG_LABEL_BYTES} bytes")
+        variables.append(Variable(name, label, form, field.dtype.kind == "V", position, field.dtype.itemsize, b""))
+        fields.append(field)
+        position += field.dtype.itemsize
+        taken.add(name.upper())
+    return variables, fields
 
 
 # --- cells ------------------------------------------------------------------------------------------------------------
@@ -131,10 +147,7 @@ def _field(column: Series, name: str, form: str) -> tuple[np.ndarray[Any, Any], 
     words = ["" if missing else word for word, missing in zip(column.astype(object), column.isna(), strict=True)]
     if not all(isinstance(word, str) for word in words):
         raise _unwritable(name, "it holds values of several kinds")
-    try:
-        raw = np.array([word.encode() for word in words] or [b""], "S")[: len(words)]
-    except UnicodeEncodeError:
-        raise _unwritable(name, "it holds text that is not Unicode") from None
+    raw = np.array([_bytes(word, name) for word in words] or [b""], "S")[: len(words)]
     if raw.dtype.itemsize > _LONG_TEXT_BYTES:
         raise _unwritable(name, f"it holds text of more than {_LONG_TEXT_BYTES:,} bytes")
     return raw.astype(f"S{max(raw.dtype.itemsize, 1)}"), form
@@ -201,8 +214,15 @@ def _described(one: Variable, version: int) -> bytes:
     return bytes(raw)
 
 
+def _bytes(text: str, name: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise _unwritable(name, "it holds text that is not Unicode") from None
+
+
 def _cut_text(text: str, size: int) -> str:
-    return text.encode()[:size].decode(errors="ignore")
+    return text.encode(errors="replace")[:size].decode(errors="ignore")
 
 
 def _file(header: Header, cells: bytes) -> bytes:

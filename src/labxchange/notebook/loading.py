@@ -19,6 +19,7 @@ from blake3 import blake3
 from labxchange.dataset.manifest import chunks_digest
 from labxchange.dataset.names import escape
 from labxchange.errors import IntegrityError, UnavailableError
+from labxchange.files.disk_errors import mapped
 from labxchange.files.held import held
 from labxchange.node.values import FileInfo
 
@@ -30,7 +31,7 @@ def load(file: FileInfo) -> pandas.DataFrame:
     """Hash the file and parse exactly what was hashed.
 
     Raises:
-        UnavailableError: ``file-missing``.
+        UnavailableError: ``file-missing``, ``disk-error``, ``out-of-descriptors``.
         IntegrityError: ``file-changed``.
         InputError: of ``content.tables.read``.
     """
@@ -65,8 +66,10 @@ def _read(file: FileInfo, *, copied: bool) -> pandas.DataFrame | None:
             bytes_now.leave_memory()
             frame = read(bytes_now.data, file.path, path=bytes_now.path)
             return frame if bytes_now.still else None
-    except OSError:
+    except FileNotFoundError:
         raise UnavailableError("file-missing", f"{name} is not where it was received.", hint="Receive it again.") from None
+    except OSError as error:
+        raise mapped(error, file.place) from error
 
 
 def digest(data: memoryview, *, chunk_bytes: int) -> str:

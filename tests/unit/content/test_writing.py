@@ -107,8 +107,9 @@ def test_names_and_labels_that_transport_cannot_hold() -> None:
         assert code(writing.write, frame, "xpt") == "table-unwritable"
     assert code(writing.write, pd.DataFrame({"A": [1], "a": [1]}), "xpt") == "table-unwritable"
     frame = pd.DataFrame({"A": [1]})
-    frame.attrs["labels"] = {"A": "x" * 257}
-    assert code(writing.write, frame, "xpt") == "table-unwritable"
+    for label in ("x" * 257, "\ud800"):
+        frame.attrs["labels"] = {"A": label}
+        assert code(writing.write, frame, "xpt") == "table-unwritable"
     assert code(writing.write, frame, "sas7bdat") == "table-unknown"
 
 
@@ -168,6 +169,17 @@ def test_a_long_name_of_a_format_stands_where_sas_looks_for_it() -> None:
     assert tables.read(data, "a.xpt").attrs["formats"] == frame.attrs["formats"]
     part = writing.subset(data, "a.xpt", columns=["B"])
     assert tables.read(part.data, "a.xpt").attrs["formats"] == {"B": "MYSEVERITYGRADES20."}
+
+
+def test_as_many_columns_as_the_header_can_count() -> None:
+    frame = pd.DataFrame(np.arange(10_000.0)[np.newaxis], columns=[f"C{number}" for number in range(10_000)])
+    for count, expected in ((9_999, 5), (10_000, 8)):
+        data = writing.write(frame.iloc[:, :count], "xpt")
+        assert version(data) == expected
+        again = tables.read(data, "a.xpt")
+        assert (again.shape, again.iloc[0, -1]) == ((1, count), count - 1)
+    many = pd.DataFrame(np.zeros((1, 32_768)), columns=[f"C{number}" for number in range(32_768)])
+    assert code(writing.write, many, "xpt") == "table-unwritable"
 
 
 def test_version_8_counts_its_rows_so_that_blank_ones_stay() -> None:

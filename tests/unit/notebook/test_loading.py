@@ -72,8 +72,14 @@ def test_a_table_is_its_own_once_it_is_loaded(tmp_path: Path) -> None:
             load(info)
         assert told.value.code == "file-changed"
         os.unlink(info.place)
-        with pytest.raises(UnavailableError):
+        with pytest.raises(UnavailableError) as missing:
             load(info)
+        assert missing.value.code == "file-missing"
+        os.mkdir(info.place)
+        with pytest.raises(UnavailableError) as replaced:
+            load(info)
+        assert replaced.value.code == "disk-error"
+        os.rmdir(info.place)
 
 
 def test_one_changed_byte_anywhere_is_noticed(tmp_path: Path) -> None:
