@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from blake3 import blake3
 
@@ -25,6 +25,9 @@ from labxchange.node.values import FileInfo
 
 if TYPE_CHECKING:
     import pandas
+
+_PART_CHUNKS: Final = 64
+"""What a thread hashes at a time: handing over each chunk alone would cost a tenth of the hashing."""
 
 
 def load(file: FileInfo) -> pandas.DataFrame:
@@ -75,8 +78,11 @@ def _read(file: FileInfo, *, copied: bool) -> pandas.DataFrame | None:
 def digest(data: memoryview, *, chunk_bytes: int) -> str:
     """What a manifest says of a file beside SHA-256, in hexadecimal; taken on all cores, as pandas does with a CSV."""
 
-    def chunk(at: int) -> bytes:
-        return blake3(data[at : at + chunk_bytes]).digest()
+    part_bytes = chunk_bytes * _PART_CHUNKS
+
+    def part(begin: int) -> bytes:
+        end = min(begin + part_bytes, len(data))
+        return b"".join(blake3(data[at : min(at + chunk_bytes, end)]).digest() for at in range(begin, end, chunk_bytes))
 
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        return chunks_digest(b"".join(pool.map(chunk, range(0, len(data), chunk_bytes)))).hex()
+        return chunks_digest(b"".join(pool.map(part, range(0, len(data), part_bytes)))).hex()

@@ -15,7 +15,7 @@ from labxchange.dataset.listing import chunk_bytes_for
 from labxchange.errors import InputError, IntegrityError, UnavailableError
 from labxchange.files.hashing import hash_file
 from labxchange.node.values import FileInfo
-from labxchange.notebook.loading import load
+from labxchange.notebook.loading import digest, load
 from tests.unit.content.samples import dataset_json, dataset_lines, pilot, sas
 
 
@@ -80,6 +80,13 @@ def test_a_table_is_its_own_once_it_is_loaded(tmp_path: Path) -> None:
             load(info)
         assert replaced.value.code == "disk-error"
         os.rmdir(info.place)
+
+
+def test_the_digest_is_that_of_the_manifest_at_any_size(tmp_path: Path) -> None:
+    for size in (0, 1, (1 << 20) - 1, 1 << 20, (64 << 20) - 1, (64 << 20) + 1, (70 << 20) + 5):
+        data = bytes(size)
+        info = released(tmp_path, "a.csv", data)
+        assert digest(memoryview(data), chunk_bytes=info.chunk_bytes) == info.chunks
 
 
 def test_one_changed_byte_anywhere_is_noticed(tmp_path: Path) -> None:
