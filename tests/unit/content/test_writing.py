@@ -146,6 +146,7 @@ def test_what_version_5_cannot_hold_is_version_8(
     assert (again.attrs["labels"], again.attrs["formats"]) == (labels, formats)
     assert again.attrs["table"] == (table or {"name": "DATA", "label": ""})
     assert writing.write(again, "xpt") == data
+    assert tables.columns(io.BytesIO(data), "a.xpt") == {name: labels.get(name, "") for name in frame.columns}
     theirs, about = pyreadstat.read_xport(io.BytesIO(data), disable_datetime_conversion=True)
     assert list(theirs.columns) == list(frame.columns)
     assert {name: label for name, label in about.column_names_to_labels.items() if label} == labels
