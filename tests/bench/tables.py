@@ -75,8 +75,9 @@ def make(folder: Path, megabytes: float) -> dict[str, Path]:
             for _ in range(max(1, round((megabytes * 1e6 - len(head)) / len(body)))):
                 file.write(body)
             file.write(b" " * (-file.tell() % 80) if what.endswith("xpt") else b"")
-    out["events.parquet"] = folder / "events.parquet"
-    out["events.parquet"].write_bytes(writing.write(events(megabytes / 5), "parquet"))
+    # A Parquet file is no smaller table over and over, and one of repeated rows would be small.
+    out["floats.parquet"] = folder / "floats.parquet"
+    out["floats.parquet"].write_bytes(writing.write(numbers(megabytes * 196 / 80), "parquet"))
     return out
 
 
