@@ -1,42 +1,25 @@
-"""What reading a table costs beside pandas' own reading of the same bytes, and what the fingerprint of ten million cells costs.
+"""Reading a small table costs little beside pandas' own reading of the same bytes, and a fingerprint is quick.
 
-    python -m tests.bench.test_tables 150
-
-The number is the size of each table in MB. Processor seconds, the least of several rounds; each round takes all ways in turn, so
-that a busy machine is busy for each of them.
+Processor seconds, the least of several rounds; each round takes all ways in turn, so that a busy machine is busy for each of
+them.
+`tests.bench.tables` measures what is large.
 """
 
 from __future__ import annotations
 
 import io
-import sys
 import time
 from collections.abc import Callable
 
-import numpy as np
 import pandas as pd
 
 from labxchange.content import tables, writing
 from labxchange.content.fingerprint import fingerprint
-from tests.unit.content.samples import pilot
+from tests.bench.tables import events, mixed, numbers
 
 ROUNDS = 5
 SMALL_MB = 12
 HEAD_S = 0.03
-
-
-def events(megabytes: float) -> pd.DataFrame:
-    """The adverse events of the pilot study, over and over."""
-    frame = tables.read(pilot("adae.xpt"), "adae.xpt")
-    many = pd.concat([frame] * max(1, round(megabytes * 1e6 / len(pilot("adae.xpt")))), ignore_index=True)
-    many.attrs = frame.attrs
-    return many
-
-
-def numbers(megabytes: float) -> pd.DataFrame:
-    """Ten columns of floats with all their digits."""
-    chance = np.random.default_rng(1)
-    return pd.DataFrame(chance.normal(size=(round(megabytes * 1e6 / 196), 10)), columns=list("ABCDEFGHIJ"))
 
 
 def least_s(*ways: Callable[[], object]) -> list[float]:
@@ -75,16 +58,6 @@ def measure(megabytes: float) -> dict[str, tuple[float, float]]:
     return out
 
 
-def mixed(cells: int) -> pd.DataFrame:
-    """Floats, whole numbers, text and moments in ten columns."""
-    chance, rows = np.random.default_rng(1), cells // 10
-    columns: dict[str, object] = {f"F{index}": chance.normal(size=rows) for index in range(4)}
-    columns |= {f"I{index}": chance.integers(0, 10**6, rows) for index in range(3)}
-    columns |= {f"T{index}": pd.Series(chance.integers(0, 1000, rows)).astype("str") for index in range(2)}
-    columns["D"] = pd.Timestamp("2020-01-01") + pd.to_timedelta(chance.integers(0, 10**8, rows), unit="s")
-    return pd.DataFrame(columns)
-
-
 def test_reading_costs_little_beside_pandas() -> None:
     """The bar is 1.10 at 1 GB. Beside a small table the look at the head of a CSV counts, which costs the same for any size."""
     seconds = measure(SMALL_MB)
@@ -96,13 +69,3 @@ def test_a_fingerprint_of_a_million_cells() -> None:
     """The bar is 5 s for ten million."""
     frame = mixed(1_000_000)
     assert least_s(lambda: fingerprint(frame))[0] < 0.5
-
-
-if __name__ == "__main__":
-    measure(float(sys.argv[1]))
-    table = mixed(10_000_000)
-    begun, begun_cpu = time.perf_counter(), time.process_time()
-    fingerprint(table)
-    print(
-        f"fingerprint of 10 M cells: {time.perf_counter() - begun:.2f} s, {time.process_time() - begun_cpu:.2f} of the processor"
-    )

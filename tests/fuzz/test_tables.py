@@ -70,8 +70,10 @@ def attack(count: int) -> Counter[str]:
     frame = tables.read(adsl, "adsl.xpt")
     few = frame.head(20)
     few.attrs = frame.attrs
+    long = few.rename(columns={"AGE": "AGE_AT_FIRST_DOSE"})
+    long.attrs = {"labels": {"SEX": "S" * 90, "ARM": "A" * 41}, "formats": {"TRTSDT": "DATE9.", "SEX": "$LONGNAMEDFORMAT8."}}
     files = {
-        "a.xpt": [writing.write(few, "xpt"), samples.sas("version8.xpt"), adsl],
+        "a.xpt": [writing.write(few, "xpt"), writing.write(long, "xpt"), samples.sas("version8.xpt"), adsl],
         "a.parquet": [writing.write(few, "parquet")],
         "a.sas7bdat": [samples.sas("sample.sas7bdat"), samples.sas("sample_bincompressed.sas7bdat")],
         "a.json": [samples.dataset_json(), samples.dataset_json_1_0()],

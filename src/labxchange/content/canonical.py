@@ -120,9 +120,9 @@ def _datetimes(array: Any) -> Any:
         return pa.array([None if np.isnat(value) else _trimmed(str(value)) for value in values], pa.large_string())
     days = values.astype("datetime64[D]")
     if (values[present] == days[present]).all():
-        distinct, places = np.unique(days, return_inverse=True)
-        words = pa.array([None if np.isnat(day) else str(day) for day in distinct], pa.large_string())
-        return words.take(pa.array(places))
+        distinct = pa.array(days).dictionary_encode()
+        words = pa.array([None if day is None else day.isoformat() for day in distinct.dictionary.to_pylist()], pa.large_string())
+        return words.take(distinct.indices)
     full = compute.strftime(array, format="%Y-%m-%dT%H:%M:%S").cast(pa.large_string())
     for surplus, kept in ((r"(\.\d*?)0+$", r"\1"), (r"\.$", ""), (r"T00:00:00$", "")):
         full = compute.replace_substring_regex(full, surplus, kept)

@@ -116,20 +116,17 @@ def compare(a: DataFrame, b: DataFrame, *, keys: Sequence[str] = ()) -> Comparis
     Raises:
         InputError: ``column-unknown`` and ``keys-not-unique`` for keys that were given; ``value-unknown``.
     """
-    before, after = (dict(canonical.columns(frame)) for frame in (a, b))
-    for frame, held in ((a, before), (b, after)):
-        if len(held) < len(frame.columns):
-            raise InputError("column-unknown", "Two columns of a table have one name.", hint="Give each column its own name.")
+    before, after = _Table(a), _Table(b)
     used = _given(keys, before, after) if keys else _guessed(before, after)
-    old, new = _matched(before, after, used, len(a), len(b))
-    common = [name for name in before if name in after and name not in used]
-    identity = [before[name] for name in used]
+    old, new = _matched(before, after, used)
+    common = [name for name in before.names if name in after.names]
+    identity = [before.key(name) for name in used]
     changed = 0
     cells: list[CellChange] = []
     left, right = old.places[old.found], old.partners[old.found]
     pa, compute = library("pyarrow"), library("pyarrow.compute")
-    for name in common:
-        x, y = before[name].take(pa.array(left)), after[name].take(pa.array(right))
+    for name in (name for name in common if name not in used):
+        x, y = before.texts(name).take(pa.array(left)), after.texts(name).take(pa.array(right))
         differ = np.flatnonzero(compute.not_equal(x, y).to_numpy(zero_copy_only=False))
         changed += len(differ)
         for row in differ[: KEPT_MAX - len(cells)]:
@@ -143,14 +140,35 @@ def compare(a: DataFrame, b: DataFrame, *, keys: Sequence[str] = ()) -> Comparis
         rows_added=len(come),
         rows_removed=len(gone),
         cells_changed=changed,
-        added=tuple(_key([after[name] for name in used], int(row)) for row in come[:KEPT_MAX]),
+        added=tuple(_key([after.key(name) for name in used], int(row)) for row in come[:KEPT_MAX]),
         removed=tuple(_key(identity, int(row)) for row in gone[:KEPT_MAX]),
         cells=tuple(cells),
-        columns_added=tuple(name for name in after if name not in before),
-        columns_removed=tuple(name for name in before if name not in after),
-        labels=_labels(a, b, common=[name for name in before if name in after]),
+        columns_added=tuple(name for name in after.names if name not in before.names),
+        columns_removed=tuple(name for name in before.names if name not in after.names),
+        labels=_labels(a, b, common=common),
         types=_types(a, b),
     )
+
+
+class _Table:
+    """A table's columns as canonical text, each made when it is asked for: those of a large table need not fit together."""
+
+    def __init__(self, frame: DataFrame) -> None:
+        self._frame = frame
+        self.names: dict[str, int] = {str(name): index for index, name in enumerate(frame.columns)}
+        self.rows = len(frame)
+        self._keys: dict[str, Any] = {}
+        if len(self.names) < len(frame.columns):
+            raise InputError("column-unknown", "Two columns of a table have one name.", hint="Give each column its own name.")
+
+    def texts(self, name: str) -> Any:
+        return canonical.texts(self._frame.iloc[:, self.names[name]])
+
+    def key(self, name: str) -> Any:
+        """The same of a column that is asked for again and again."""
+        if name not in self._keys:
+            self._keys[name] = self.texts(name)
+        return self._keys[name]
 
 
 class _Match(msgspec.Struct, frozen=True):
@@ -161,29 +179,32 @@ class _Match(msgspec.Struct, frozen=True):
     found: Any
 
 
-def _matched(before: dict[str, Any], after: dict[str, Any], keys: Sequence[str], a: int, b: int) -> tuple[_Match, Any]:
+def _matched(before: _Table, after: _Table, keys: Sequence[str]) -> tuple[_Match, Any]:
     """How the rows of the first table lie in the second, and the rows of the second that none belongs to."""
+    a, b = before.rows, after.rows
     places = np.arange(a)
     if not keys:
         return _Match(places, places, places < b), np.arange(min(a, b), b)
     pandas = library("pandas")
-    first, second = (pandas.MultiIndex.from_arrays([held[name].to_pandas() for name in keys]) for held in (before, after))
+    first, second = (pandas.MultiIndex.from_arrays([held.key(name).to_pandas() for name in keys]) for held in (before, after))
     partners = second.get_indexer(first)
-    return _Match(places, partners, partners >= 0), np.setdiff1d(np.arange(b), partners)
+    alone = np.ones(b, bool)
+    alone[partners[partners >= 0]] = False
+    return _Match(places, partners, partners >= 0), np.flatnonzero(alone)
 
 
 def _key(identity: Sequence[Any], row: int) -> tuple[str, ...]:
     return tuple(column[row].as_py() for column in identity) or (str(row + 1),)
 
 
-def _unique(held: dict[str, Any], keys: Sequence[str]) -> bool:
+def _unique(held: _Table, keys: Sequence[str]) -> bool:
     pandas = library("pandas")
-    return not pandas.DataFrame({name: held[name].to_pandas() for name in keys}).duplicated().any()
+    return not pandas.DataFrame({name: held.key(name).to_pandas() for name in keys}).duplicated().any()
 
 
-def _given(keys: Sequence[str], before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+def _given(keys: Sequence[str], before: _Table, after: _Table) -> list[str]:
     for held in (before, after):
-        missing = [name for name in keys if name not in held]
+        missing = [name for name in keys if name not in held.names]
         if missing:
             raise InputError(
                 "column-unknown", f"The table has no column {shown(missing[0])}.", hint="Look at the table's columns."
@@ -197,9 +218,9 @@ def _given(keys: Sequence[str], before: dict[str, Any], after: dict[str, Any]) -
     return list(keys)
 
 
-def _guessed(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+def _guessed(before: _Table, after: _Table) -> list[str]:
     """The first combination of CDISC's identifiers that is unique in both; none: by place."""
-    both = [name for name in before if name in after]
+    both = [name for name in before.names if name in after.names]
     subject: list[str] = [name for name in _IDENTIFIERS if name in both]
     if "USUBJID" not in subject:
         return []

@@ -2,14 +2,16 @@
 
 Allowed are columns' names, texts and numbers, comparisons, ``in``, ``and``, ``or``, ``not`` (also ``&``, ``|``, ``~``), brackets
 and lists. There is no call, no attribute, no arithmetic and no name that is not a column: what is not listed here is refused.
-A comparison with a missing value does not hold.
+A comparison with a missing value does not hold. A column of numbers is not compared with text, nor one of text with numbers: it
+would hold for no row, or with ``!=`` for each, and more would be shared than was meant.
 """
 
 from __future__ import annotations
 
 import ast
 import operator
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import numpy as np
@@ -19,10 +21,11 @@ from labxchange.dataset.names import escape
 from labxchange.errors import InputError
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
+    from pandas import DataFrame, Series
 
 _TEXT_MAX: Final = 10_000
 _DEPTH_MAX: Final = 50
+_MOMENT: Final = re.compile(r"\d{4}(-\d\d(-\d\d([T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:\d\d)?)?)?)?")
 _COMPARISONS: Final[dict[type[ast.cmpop], Callable[[Any, Any], Any]]] = {
     ast.Eq: operator.eq,
     ast.NotEq: operator.ne,
@@ -86,7 +89,7 @@ def _compared(node: ast.Compare, frame: DataFrame) -> np.ndarray[Any, Any]:
     for sign, left, right in zip(node.ops, sides, sides[1:], strict=False):
         if isinstance(sign, ast.In | ast.NotIn):
             column = _column(left, frame)
-            found = column.isin(_list(right)).to_numpy(bool)
+            found = among(column, _list(right))
             out &= found if isinstance(sign, ast.In) else ~found & column.notna().to_numpy()
         elif (compare := _COMPARISONS.get(type(sign))) is not None:
             out &= _one(compare, _side(left, frame), _side(right, frame), len(frame))
@@ -97,6 +100,7 @@ def _compared(node: ast.Compare, frame: DataFrame) -> np.ndarray[Any, Any]:
 
 def _one(compare: Callable[[Any, Any], Any], left: Any, right: Any, rows: int) -> np.ndarray[Any, Any]:
     series = library("pandas").Series
+    left, right = _fitting(left, right), _fitting(right, left)
     try:
         held = compare(left, right)
     except (TypeError, ValueError) as error:
@@ -108,6 +112,53 @@ def _one(compare: Callable[[Any, Any], Any], left: Any, right: Any, rows: int) -
         if isinstance(side, series):
             present &= side.notna().to_numpy()
     return _plain(held) & present
+
+
+def among(column: Series, values: Sequence[Any]) -> np.ndarray[Any, Any]:
+    """For each row whether its cell is one of ``values``.
+
+    Raises:
+        InputError: ``rows-refused``.
+    """
+    return np.asarray(column.isin([_fitting(value, column) for value in values]).to_numpy(bool))
+
+
+def _fitting(value: Any, other: Any) -> Any:
+    """``value`` as what it is compared with can be: text as a moment beside moments.
+
+    Raises:
+        InputError: ``rows-refused`` where they are of two kinds.
+    """
+    pandas = library("pandas")
+    if not isinstance(other, pandas.Series) or (wanted := _kind(other)) == "":
+        return value
+    given = _kind(value)
+    if given in (wanted, ""):
+        return value
+    if wanted == "dates" and isinstance(value, str) and _MOMENT.fullmatch(value):
+        try:
+            moment = pandas.Timestamp(value)
+        except ValueError:
+            _refuse(f"“{value}” is no date")
+        if (moment.tz is None) == (getattr(other.dtype, "tz", None) is None):
+            return moment
+    held = f"the column “{escape(str(other.name), limit=100)}” holds {wanted}"
+    what = "a column of " + given if isinstance(value, pandas.Series) else f"{given} ({escape(repr(value), limit=100)})"
+    return _refuse(f"{held}, and is compared with {what}")
+
+
+def _kind(held: Any) -> str:
+    """What a column holds, or a value is; empty for columns of nothing or several kinds, and values that only Python has."""
+    types = library("pandas").api.types
+    if not isinstance(held, library("pandas").Series):
+        return "text" if isinstance(held, str) else "numbers" if isinstance(held, int | float | np.number | np.bool_) else ""
+    if held.isna().all():
+        return ""
+    if held.dtype.kind in "mM":
+        return "dates" if held.dtype.kind == "M" else "durations"
+    if types.is_numeric_dtype(held.dtype) or types.is_bool_dtype(held.dtype):
+        return "numbers"
+    return "text" if held.dtype != object and types.is_string_dtype(held.dtype) else ""
 
 
 def _plain(column: Any) -> np.ndarray[Any, Any]:

@@ -2,7 +2,8 @@
 
 Rules:
 
-- Only the bytes given are read: no path, no second look at a disk. The name decides the format by its ending and serves messages.
+- Only the bytes given are read. The name decides the format by its ending and serves messages. A path is taken only as the same
+  bytes once more, held still by the caller: from a path pandas reads a large CSV on all cores.
 - ``attrs`` of the result: ``labels`` and ``formats`` (column -> text, those that have one), ``table`` (``name`` and ``label`` of
   the dataset, where the format has them), ``encoding`` of formats that do not fix it.
 - No value is changed to fit: a date that no datetime can hold stays what it was, a column of mixed kinds stays mixed, or text in
@@ -25,6 +26,7 @@ import numpy as np
 
 from labxchange.content import dataset_json, parquet, sas, transport
 from labxchange.content.damage import damaged, shown
+from labxchange.content.encodings import OR_WINDOWS, in_words
 from labxchange.content.extras import library
 from labxchange.errors import InputError
 
@@ -37,13 +39,16 @@ _NAMES_MAX_BYTES: Final = 1 << 22
 _LEADING_ZERO: Final = re.compile(rb'[,;\t\n"]0\d')
 
 
-def read(data: bytes | memoryview, name: str) -> DataFrame:
+def read(data: bytes | memoryview, name: str, *, path: str = "") -> DataFrame:
     """The table in ``data``, whose file is called ``name``.
+
+    Args:
+        path: where exactly these bytes can be opened once more, and nobody can change them.
 
     Raises:
         InputError: ``table-unknown``, ``table-damaged``, ``table-too-large``, ``table-extra-missing``.
     """
-    frame: DataFrame = _READERS[kind(name)](data, name)
+    frame: DataFrame = _csv(data, name, path) if kind(name) in ("csv", "tsv") else _READERS[kind(name)](data, name)
     frame.attrs.setdefault("labels", {})
     frame.attrs.setdefault("formats", {})
     return frame
@@ -76,15 +81,16 @@ def kind(name: str) -> str:
     return ending
 
 
-def _csv(data: bytes | memoryview, name: str) -> DataFrame:
+def _csv(data: bytes | memoryview, name: str, path: str = "") -> DataFrame:
     pandas = library("pandas")
-    for encoding in _encodings(data):
-        options: dict[str, Any] = {"sep": _separator(data, name), "encoding": encoding, "index_col": False}
+    for encoding, errors in _encodings(data):
+        options: dict[str, Any] = {"sep": _separator(data, name), "index_col": False}
+        options |= {"encoding": encoding, "encoding_errors": errors}
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error", pandas.errors.ParserWarning)
                 warnings.simplefilter("ignore", pandas.errors.DtypeWarning)
-                frame = _parsed(data, options, dtype=_padded(data, options))
+                frame = _parsed(path or io.BytesIO(data), options, dtype=_padded(data, options))
         except UnicodeError:
             continue
         except pandas.errors.EmptyDataError:
@@ -93,7 +99,7 @@ def _csv(data: bytes | memoryview, name: str) -> DataFrame:
             raise damaged(name, "its rows have more cells than its first line has names") from None
         except (pandas.errors.ParserError, ValueError, OverflowError, MemoryError) as error:
             raise damaged(name, f"it is no intact CSV ({str(error).strip()})") from None
-        frame.attrs["encoding"] = {"cp1252": "windows-1252"}.get(encoding, encoding)
+        frame.attrs["encoding"] = encoding if errors == "strict" else in_words(data)
         return frame
     raise damaged(name, "its text is not in the encoding that its first bytes announce")
 
@@ -101,10 +107,10 @@ def _csv(data: bytes | memoryview, name: str) -> DataFrame:
 def _csv_columns(stream: BinaryIO, name: str) -> dict[str, str]:
     pandas = library("pandas")
     head = stream.read(_NAMES_MAX_BYTES)
-    for encoding in _encodings(head):
+    for encoding, errors in _encodings(head):
         try:
             # Within a file that goes on, the last character may be cut.
-            text = codecs.getincrementaldecoder(encoding)().decode(head, len(head) < _NAMES_MAX_BYTES)
+            text = codecs.getincrementaldecoder(encoding)(errors).decode(head, len(head) < _NAMES_MAX_BYTES)
             names = pandas.read_csv(io.StringIO(text), sep=_separator(head, name), index_col=False, nrows=0).columns
         except UnicodeError:
             continue
@@ -116,21 +122,23 @@ def _csv_columns(stream: BinaryIO, name: str) -> dict[str, str]:
     raise damaged(name, "its text is not in the encoding that its first bytes announce")
 
 
-def _parsed(data: bytes | memoryview, options: dict[str, Any], *, dtype: dict[str, str]) -> DataFrame:
+def _parsed(source: str | io.BytesIO, options: dict[str, Any], *, dtype: dict[str, str]) -> DataFrame:
     """pandas takes a large file in parts; where these disagree about a column's type, all of it is text."""
     pandas = library("pandas")
-    frame: DataFrame = pandas.read_csv(io.BytesIO(data), **options, dtype=dtype)
+    frame: DataFrame = pandas.read_csv(source, **options, dtype=dtype or None)
     mixed = [name for name, kind in frame.dtypes.items() if isinstance(kind, np.dtype) and kind.kind == "O"]
     if not mixed:
         return frame
-    text: DataFrame = pandas.read_csv(io.BytesIO(data), **options, dtype=dtype | dict.fromkeys(mixed, "str"))
+    if isinstance(source, io.BytesIO):
+        source.seek(0)
+    text: DataFrame = pandas.read_csv(source, **options, dtype=dtype | dict.fromkeys(mixed, "str"))
     return text
 
 
-def _encodings(data: bytes | memoryview) -> tuple[str, ...]:
-    """What is tried, in this order: a byte order mark decides, else UTF-8, else what Western Windows writes."""
+def _encodings(data: bytes | memoryview) -> tuple[tuple[str, str], ...]:
+    """What is tried, in this order: a byte order mark decides, else UTF-8, else that with what Western Windows writes between."""
     known = next((encoding for mark, encoding in _BYTE_ORDER_MARKS if bytes(data[:3]).startswith(mark)), "")
-    return (known,) if known else ("utf-8", "cp1252", "latin-1")
+    return ((known, "strict"),) if known else (("utf-8", "strict"), ("utf-8", OR_WINDOWS))
 
 
 def _separator(data: bytes | memoryview, name: str) -> str:
@@ -142,21 +150,28 @@ def _separator(data: bytes | memoryview, name: str) -> str:
 def cut_csv(data: bytes | memoryview, name: str, *, columns: Sequence[int], rows: np.ndarray[Any, Any]) -> bytes:
     """The columns and rows with these numbers, each cell with the text that it has; UTF-8."""
     pandas = library("pandas")
-    encoding = next(one for one in _encodings(data) if _decodes(data, one))
+    encoding, errors = next(one for one in _encodings(data) if _decodes(data, *one))
     separator = _separator(data, name)
     if not len(bytes(data[: 1 << 16]).strip()):
         return b""
     whole = pandas.read_csv(
-        io.BytesIO(data), sep=separator, encoding=encoding, dtype="str", keep_default_na=False, na_filter=False, index_col=False
+        io.BytesIO(data),
+        sep=separator,
+        encoding=encoding,
+        encoding_errors=errors,
+        dtype="str",
+        keep_default_na=False,
+        na_filter=False,
+        index_col=False,
     )
     text = io.BytesIO()
     whole.iloc[rows, list(columns)].to_csv(text, sep=separator, index=False, lineterminator="\n", encoding="utf-8")
     return text.getvalue()
 
 
-def _decodes(data: bytes | memoryview, encoding: str) -> bool:
+def _decodes(data: bytes | memoryview, encoding: str, errors: str) -> bool:
     try:
-        str(data, encoding)
+        str(data, encoding, errors)
     except UnicodeError:
         return False
     return True

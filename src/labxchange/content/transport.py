@@ -5,7 +5,8 @@ read here is bounded by the bytes that are there, whatever a header claims.
 
 Rules:
 
-- Text is UTF-8, else Windows-1252, column by column. SAS pads with spaces; they are removed. A blank text is the empty text.
+- Text is UTF-8, and Windows-1252 where it is not (`encodings`). SAS pads with spaces; they are removed. A blank text is the empty
+  text.
 - The 28 missing values of SAS (., ._, .A to .Z) are missing.
 - The cells of a row stand in the order of their descriptions. The place that a description gives is where SAS had the value in
   its memory; in files of version 8 it differs.
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple
 import numpy as np
 
 from labxchange.content.damage import check_cells, damaged, shown
+from labxchange.content.encodings import MIXED, OR_WINDOWS, WINDOWS, in_words
 from labxchange.content.extras import library
 from labxchange.content.sas import format_kind, framed, to_dates
 from labxchange.errors import InputError
@@ -31,7 +33,7 @@ _RECORD: Final = 80
 _MARK: Final = b"HEADER RECORD*******"
 _BLOCK_BYTES: Final = 1 << 20
 """Rows are taken apart in blocks that stay in the processor's cache while each column is copied out of them."""
-_VARIABLES_MAX: Final = 32_767
+VARIABLES_MAX: Final = 32_767
 _HEADER_MAX_BYTES: Final = 16 << 20
 """More than the longest header takes: every variable that there may be, with a long name, label and format."""
 # IBM's base 16: value = mantissa of 56 bits * 16 ** (exponent - 64 - 14); the first byte is sign and exponent.
@@ -74,7 +76,9 @@ def read(data: bytes | memoryview, name: str) -> DataFrame:
         formats={one.name: one.format for one in header.variables if one.format},
         table=header.table,
     )
-    frame.attrs["encoding"] = "windows-1252" if "windows-1252" in encodings else "utf-8"
+    frame.attrs["encoding"] = (
+        "utf-8" if encodings <= {"ascii", "utf-8"} else WINDOWS if encodings <= {"ascii", WINDOWS} else MIXED
+    )
     return frame
 
 
@@ -121,7 +125,7 @@ def _header(data: bytes | memoryview, name: str) -> Header:
     counted = record(560, b"NAMESTR ", b"NAMSTV8 ")
     count = number(counted[54:58] if version == 5 else counted[52:58], "number of variables")
     at = 640
-    if at + count * size > len(data) or count > _VARIABLES_MAX:
+    if at + count * size > len(data) or count > VARIABLES_MAX:
         raise damaged(name, "it ends within the descriptions of its variables")
     variables, width = [], 0
     for begin in range(at, at + count * size, size):
@@ -179,11 +183,7 @@ def _long_labels(data: bytes | memoryview, name: str, at: int, variables: list[V
 
 
 def _text(raw: bytes) -> str:
-    raw = raw.rstrip(b"\0 ")
-    try:
-        return raw.decode().strip()
-    except UnicodeDecodeError:
-        return raw.decode("cp1252", errors="replace").strip()
+    return raw.rstrip(b"\0 ").decode(errors=OR_WINDOWS).strip(" ")
 
 
 # --- rows -------------------------------------------------------------------------------------------------------------
@@ -273,19 +273,13 @@ def texts(raw: np.ndarray[Any, Any]) -> tuple[Any, str]:
     pa, compute = library("pyarrow"), library("pyarrow.compute")
     binary = pa.array(raw, type=pa.large_binary())
     try:
-        column, encoding = binary.cast(pa.large_string()), "utf-8"
+        column = binary.cast(pa.large_string())
+        encoding = "ascii" if compute.all(compute.string_is_ascii(column)).as_py() is not False else "utf-8"
     except pa.ArrowInvalid:
         distinct = binary.dictionary_encode()
-        words = [_windows(word) for word in distinct.dictionary.to_pylist()]
-        column = pa.DictionaryArray.from_arrays(distinct.indices, pa.array(words, pa.large_string())).cast(pa.large_string())
-        encoding = "windows-1252"
+        words = distinct.dictionary.to_pylist()
+        decoded = pa.array([word.decode(errors=OR_WINDOWS) for word in words], pa.large_string())
+        column = pa.DictionaryArray.from_arrays(distinct.indices, decoded).cast(pa.large_string())
+        encoding = in_words(b"\n".join(words))
     trimmed = compute.utf8_rtrim(column, characters=" ") if compute.any(compute.ends_with(column, " ")).as_py() else column
     return library("pandas").Series(trimmed.to_pandas(), copy=False), encoding
-
-
-def _windows(raw: bytes) -> str:
-    """Windows-1252, and Latin-1 for its five holes."""
-    try:
-        return raw.decode("cp1252")
-    except UnicodeDecodeError:
-        return raw.decode("latin-1")

@@ -1,10 +1,13 @@
-"""SAS transport files, written: a DataFrame as version 5 (SAS TS-140), and a part of a file as the version it has.
+"""SAS transport files, written: a DataFrame as version 5 (SAS TS-140) or, where that cannot hold it, 8; and a part of a file as
+the version it has.
 
 Rules:
 
+- Version 5 as long as it holds the table, since more programs read it and regulators ask for it. Version 8 for names that are not
+  1 to 8 letters, digits and underscores, labels over 40 bytes, text over 200 bytes, names of formats over 8.
+- What neither can hold is refused and named, never cut: names over 32 bytes, labels over 256, text over 32,767, numbers outside
+  of 5.4e-79 to 7.2e75, whole numbers over 2^53, true and false. Only the label of the whole table is cut, to 40 bytes.
 - The same table gives the same bytes: the header's times are fixed, so that an unchanged table is an unchanged file.
-- What the format cannot hold is refused and named, never cut: names over 8 characters, labels over 40, text over 200 bytes,
-  numbers outside 5.4e-79 to 7.2e75, whole numbers over 2^53, true and false.
 - A part of a file keeps the bytes of its cells: special missing values, lengths, labels and formats stay as they were.
 """
 
@@ -21,7 +24,7 @@ from labxchange.content.canonical import EXACT
 from labxchange.content.damage import shown
 from labxchange.content.extras import library
 from labxchange.content.sas import format_kind, from_dates
-from labxchange.content.transport import Header, Variable, parse
+from labxchange.content.transport import VARIABLES_MAX, Header, Variable, parse
 from labxchange.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,35 +34,39 @@ _RECORD: Final = 80
 _TIME: Final = b"01JAN60:00:00:00"
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,7}")
 _FORMAT: Final = re.compile(r"(\$?[A-Za-z_0-9]*[A-Za-z_])?(\d*)\.?(\d*)")
+_NAME_BYTES: Final = 8
+_VARIABLES_5: Final = 9_999
 _LABEL_BYTES: Final = 40
 _TEXT_BYTES: Final = 200
+_FORMAT_BYTES: Final = 8
+_LONG_NAME_BYTES: Final = 32
+_LONG_LABEL_BYTES: Final = 256
+_LONG_TEXT_BYTES: Final = 32_767
 _SMALLEST: Final = 16.0**-65
 _LARGEST: Final = 16.0**63
 
 
 def write(frame: DataFrame) -> bytes:
-    """``frame`` as a transport file of version 5; its index is left out.
+    """``frame`` as a transport file of version 5, or 8 where it must be; its index is left out.
 
     Raises:
         InputError: ``table-unwritable``.
     """
-    labels, formats, table = (frame.attrs.get(key, {}) for key in ("labels", "formats", "table"))
-    variables: list[Variable] = []
-    fields: list[np.ndarray[Any, Any]] = []
-    position, taken = 0, set[str]()
-    for index, name in enumerate(map(str, frame.columns)):
-        if not _NAME.fullmatch(name) or name.upper() in taken:
-            raise _unwritable(name, "its name is not one of at most 8 letters, digits and underscores, or is there twice")
-        field, form = _field(frame.iloc[:, index], name, formats.get(name, ""))
-        label = labels.get(name, "")
-        if len(label.encode()) > _LABEL_BYTES:
-            raise _unwritable(name, f"its label is longer than {_LABEL_BYTES} bytes")
-        is_number = field.dtype.kind == "V"
-        made = Variable(name, label, form, is_number, position, field.dtype.itemsize, b"")
-        variables.append(made._replace(raw=_described(made)))
-        fields.append(field)
-        position += field.dtype.itemsize
-        taken.add(name.upper())
+    if len(frame.columns) > VARIABLES_MAX:
+        raise InputError(
+            "table-unwritable",
+            f"The table has {len(frame.columns):,} columns, and SAS transport holds {VARIABLES_MAX:,}.",
+            hint="Write Parquet, or fewer columns.",
+        )
+    variables, fields = _fields(frame)
+    table = frame.attrs.get("table", {})
+    known = {
+        "name": _cut_text(str(table.get("name") or "DATA"), _LONG_NAME_BYTES),
+        "label": _cut_text(str(table.get("label") or ""), _LABEL_BYTES),
+    }
+    fits_5 = len(known["name"].encode()) <= _NAME_BYTES and len(variables) <= _VARIABLES_5 and all(map(_fits_5, variables))
+    version = 5 if fits_5 else 8
+    variables = [one._replace(raw=_described(one, version)) for one in variables]
     rows = np.empty(
         len(frame),
         {"names": [f"f{i}" for i in range(len(fields))], "formats": [field.dtype for field in fields]} if fields else "V0",
@@ -69,9 +76,8 @@ def write(frame: DataFrame) -> bytes:
     cells = rows.tobytes()
     # numpy pads text with NUL, SAS with spaces; numbers hold NULs of their own.
     if any(not one.is_number for one in variables) and len(frame):
-        cells = _spaced(cells, variables, position)
-    known = {"name": str(table.get("name") or "DATA")[:8], "label": str(table.get("label") or "")}
-    return _file(Header(known, variables, 0, len(frame), position, 5), cells)
+        cells = _spaced(cells, variables, rows.dtype.itemsize)
+    return _file(Header(known, variables, 0, len(frame), rows.dtype.itemsize, version), cells)
 
 
 def cut(data: bytes | memoryview, name: str, *, columns: Sequence[int], rows: np.ndarray[Any, Any]) -> bytes:
@@ -92,6 +98,27 @@ def cut(data: bytes | memoryview, name: str, *, columns: Sequence[int], rows: np
         position += one.length
     cells = np.concatenate(parts, axis=1).tobytes() if parts else b""
     return _file(header._replace(variables=kept, rows=len(chosen), row_bytes=position), cells)
+
+
+# --- columns ----------------------------------------------------------------------------------------------------------
+def _fields(frame: DataFrame) -> tuple[list[Variable], list[np.ndarray[Any, Any]]]:
+    """The columns, not yet described, and their bytes."""
+    labels, formats = frame.attrs.get("labels", {}), frame.attrs.get("formats", {})
+    variables: list[Variable] = []
+    fields: list[np.ndarray[Any, Any]] = []
+    position, taken = 0, set[str]()
+    for index, name in enumerate(map(str, frame.columns)):
+        if not _is_name(name) or name.upper() in taken:
+            raise _unwritable(name, f"its name is not one of 1 to {_LONG_NAME_BYTES} bytes to print, or is there twice")
+        field, form = _field(frame.iloc[:, index], name, formats.get(name, ""))
+        label = labels.get(name, "")
+        if len(_bytes(label, name)) > _LONG_LABEL_BYTES:
+            raise _unwritable(name, f"its label is longer than {_LONG_LABEL_BYTES} bytes")
+        variables.append(Variable(name, label, form, field.dtype.kind == "V", position, field.dtype.itemsize, b""))
+        fields.append(field)
+        position += field.dtype.itemsize
+        taken.add(name.upper())
+    return variables, fields
 
 
 # --- cells ------------------------------------------------------------------------------------------------------------
@@ -120,12 +147,9 @@ def _field(column: Series, name: str, form: str) -> tuple[np.ndarray[Any, Any], 
     words = ["" if missing else word for word, missing in zip(column.astype(object), column.isna(), strict=True)]
     if not all(isinstance(word, str) for word in words):
         raise _unwritable(name, "it holds values of several kinds")
-    try:
-        raw = np.array([word.encode() for word in words] or [b""], "S")[: len(words)]
-    except UnicodeEncodeError:
-        raise _unwritable(name, "it holds text that is not Unicode") from None
-    if raw.dtype.itemsize > _TEXT_BYTES:
-        raise _unwritable(name, f"it holds text of more than {_TEXT_BYTES} bytes")
+    raw = np.array([_bytes(word, name) for word in words] or [b""], "S")[: len(words)]
+    if raw.dtype.itemsize > _LONG_TEXT_BYTES:
+        raise _unwritable(name, f"it holds text of more than {_LONG_TEXT_BYTES:,} bytes")
     return raw.astype(f"S{max(raw.dtype.itemsize, 1)}"), form
 
 
@@ -155,16 +179,50 @@ def _spaced(cells: bytes, variables: Sequence[Variable], width: int) -> bytes:
 
 
 # --- header -----------------------------------------------------------------------------------------------------------
-def _described(one: Variable) -> bytes:
-    name, width, decimals = found.groups() if (found := _FORMAT.fullmatch(one.format)) else ("", "", "")
+def _is_name(name: str) -> bool:
+    """Whether version 8 holds it. SAS takes names with spaces and other letters, too (as ``'my name'n``)."""
+    return name == name.strip() and name.isprintable() and 1 <= len(name.encode(errors="replace")) <= _LONG_NAME_BYTES
+
+
+def _fits_5(one: Variable) -> bool:
+    return bool(
+        _NAME.fullmatch(one.name)
+        and len(one.label.encode()) <= _LABEL_BYTES
+        and len(_parts(one.format)[0]) <= _FORMAT_BYTES
+        and (one.is_number or one.length <= _TEXT_BYTES)
+    )
+
+
+def _parts(form: str) -> tuple[str, int, int]:
+    """Name, width and decimals of a format such as ``DATETIME20.3``."""
+    name, width, decimals = found.groups() if (found := _FORMAT.fullmatch(form)) else ("", "", "")
+    return name or "", min(int(width or 0), 32_767), min(int(decimals or 0), 32_767)
+
+
+def _described(one: Variable, version: int) -> bytes:
+    name, width, decimals = _parts(one.format)
     raw = bytearray(140)
     struct.pack_into(">4h", raw, 0, 1 if one.is_number else 2, 0, one.length, 0)
-    raw[8:16] = one.name.encode().ljust(8)
-    raw[16:56] = one.label.encode().ljust(_LABEL_BYTES)
-    raw[56:64] = (name or "").encode().ljust(8)[:8]
-    struct.pack_into(">2h", raw, 64, min(int(width or 0), 32_767), min(int(decimals or 0), 32_767))
+    raw[8:16] = _cut_text(one.name, _NAME_BYTES).encode().ljust(_NAME_BYTES)
+    raw[16:56] = _cut_text(one.label, _LABEL_BYTES).encode().ljust(_LABEL_BYTES)
+    raw[56:64] = name.encode()[:_FORMAT_BYTES].ljust(_FORMAT_BYTES)
+    struct.pack_into(">2h", raw, 64, width, decimals)
     raw[72:80] = b" " * 8
+    if version == 8:
+        raw[88:120] = one.name.encode().ljust(_LONG_NAME_BYTES)
+        struct.pack_into(">2h", raw, 120, len(one.label.encode()), len(name))
     return bytes(raw)
+
+
+def _bytes(text: str, name: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise _unwritable(name, "it holds text that is not Unicode") from None
+
+
+def _cut_text(text: str, size: int) -> str:
+    return text.encode(errors="replace")[:size].decode(errors="ignore")
 
 
 def _file(header: Header, cells: bytes) -> bytes:
@@ -176,7 +234,7 @@ def _file(header: Header, cells: bytes) -> bytes:
         struct.pack_into(">h", raw, 6, index + 1)
         struct.pack_into(">i", raw, 84, one.position)
         described += raw
-    name, label = header.table["name"].encode(), header.table["label"].encode()
+    name, label = header.table["name"].encode(), _cut_text(header.table["label"], _LABEL_BYTES).encode()
     names = name.ljust(32)[:32] + b"SASDATA 6.06    " if new else name.ljust(8)[:8] + b"SASDATA 6.06    "
     count = f"{len(header.variables):010}".encode()
     out = [
@@ -186,7 +244,7 @@ def _file(header: Header, cells: bytes) -> bytes:
         _header(b"MEMBV8" if new else b"MEMBER", b"00000000000000000160000000" + f"{size:04}".encode()),
         _header(b"DSCPTV8" if new else b"DSCRPTR"),
         (b"SAS     " + names).ljust(64)[:64] + _TIME,
-        _TIME.ljust(32) + label.ljust(40)[:40] + b" " * 8,
+        _TIME.ljust(32) + label.ljust(_LABEL_BYTES) + b" " * 8,
         _header(b"NAMSTV8" if new else b"NAMESTR", count.ljust(30, b"0")),
         _filled(bytes(described)),
     ]
@@ -203,16 +261,16 @@ def _header(kind: bytes, rest: bytes = b"0" * 30) -> bytes:
 
 
 def _long(variables: Sequence[Variable]) -> bytes:
-    """Labels and formats that do not fit into a description; empty where all do."""
+    """Labels and formats that do not fit into a description; empty where all do. Formats need the form with five lengths."""
+    has_formats = any(len(_parts(one.format)[0]) > _FORMAT_BYTES for one in variables)
     entries = []
     for index, one in enumerate(variables):
-        format_name = one.format.rstrip("0123456789").rstrip(".")
-        if len(one.label.encode()) > _LABEL_BYTES or len(format_name.rstrip("0123456789")) > 8:
-            texts = [one.name.encode(), one.label.encode(), one.format.encode(), b""]
-            entries.append(struct.pack(">5H", index + 1, *map(len, texts)) + b"".join(texts))
+        if len(one.label.encode()) > _LABEL_BYTES or len(_parts(one.format)[0]) > _FORMAT_BYTES:
+            texts = [one.name.encode(), one.label.encode(), *([one.format.encode(), b""] if has_formats else [])]
+            entries.append(struct.pack(f">{1 + len(texts)}H", index + 1, *map(len, texts)) + b"".join(texts))
     if not entries:
         return b""
-    return _header(b"LABELV9", str(len(entries)).encode().ljust(30)) + _filled(b"".join(entries))
+    return _header(b"LABELV9" if has_formats else b"LABELV8", str(len(entries)).encode().ljust(30)) + _filled(b"".join(entries))
 
 
 def _filled(raw: bytes) -> bytes:

@@ -41,7 +41,7 @@ class Subset(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def write(frame: DataFrame, kind: str) -> bytes:
-    """``frame`` as ``csv``, ``xpt`` (version 5) or ``parquet``; its index is left out.
+    """``frame`` as ``csv``, ``xpt`` (version 5, or 8 where 5 cannot hold it) or ``parquet``; its index is left out.
 
     Raises:
         InputError: ``table-unknown``, ``table-unwritable``.
@@ -137,7 +137,7 @@ def _mask(frame: DataFrame, rows: str | Mapping[str, Any] | Callable[[DataFrame]
         for column, wanted in rows.items():
             _check_column(column, [str(one) for one in frame.columns])
             values = list(wanted) if isinstance(wanted, list | tuple | set | frozenset) else [wanted]
-            out &= frame[column].isin(values).to_numpy(bool)
+            out &= conditions.among(frame[column], values)
         return out
     told = np.asarray(rows(frame))
     if told.shape != (len(frame),) or told.dtype != np.bool_:

@@ -1,4 +1,4 @@
-"""One file of what was received, as a face needs it to read it: where it is, and the digest that its bytes must have.
+"""One file of what was received, as a face needs it to read it: where it is, and the digests that its bytes must have.
 
 The face reads and hashes the very bytes that it uses; this only says what was verified. Anything that changed after it was
 released is therefore noticed there.
@@ -49,6 +49,8 @@ def received_file(core: Core, catalog: Catalog, *, transfer: str, file: str) -> 
         place=str(place).encode(errors="surrogateescape").decode(errors="replace"),
         size=item.size,
         sha256=digest[0].hex(),
+        chunks=digest[1].hex(),
+        chunk_bytes=item.chunk_bytes,
         share=row.share,
         version=row.version,
         transfer=row.transfer,

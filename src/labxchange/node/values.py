@@ -252,13 +252,15 @@ class ReceivedInfo(Value, frozen=True, kw_only=True):
 
 
 class FileInfo(Value, frozen=True, kw_only=True):
-    """A released file of an incoming transfer: its path in the dataset, where it is here, and the digest of record that its bytes
-    had when they were verified."""
+    """A released file of an incoming transfer: its path in the dataset, where it is here, and the digests that its bytes had when
+    they were verified: the one of record, and the one over BLAKE3 chunks."""
 
     path: str
     place: str
     size: int
     sha256: str
+    chunks: str
+    chunk_bytes: int
     share: str
     version: int
     transfer: str

@@ -18,6 +18,7 @@ FRAME = pd.DataFrame(
         "DAY": pd.to_datetime(["2014-01-01", "2014-07-02", None]),
         "OK": [True, False, True],
         "MIXED": pd.Series([1, "x", None], dtype="object"),
+        "NOTHING": [np.nan] * 3,
     }
 )
 
@@ -39,6 +40,13 @@ FRAME = pd.DataFrame(
         ("AGE > -1", [1, 1, 0]),
         ('MIXED == "x"', [0, 1, 0]),
         (" \n AGE > 0", [1, 1, 0]),
+        ('DAY in ["2014-07-02"]', [0, 1, 0]),
+        ('DAY != "2014-07-02"', [1, 0, 0]),
+        ('"2014-07" > DAY', [1, 0, 0]),
+        ("OK == 1", [1, 0, 1]),
+        ("MIXED == 1", [1, 0, 0]),
+        ("AGE == AGE", [1, 1, 0]),
+        ('NOTHING != "x"', [0, 0, 0]),
     ],
 )
 def test_conditions(condition: str, expected: list[int]) -> None:
@@ -90,6 +98,35 @@ def test_everything_else_is_refused(condition: str) -> None:
     with pytest.raises(InputError) as told:
         chosen(FRAME, condition)
     assert told.value.code == "rows-refused"
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        'AGE == "60"',
+        'AGE != "60"',
+        "SEX != 1",
+        "1 != SEX",
+        'AGE not in [60, "70"]',
+        "SEX not in [1]",
+        "AGE != SEX",
+        "DAY != 20140702",
+        'DAY != "2014-13-45"',
+        'DAY != "today"',
+        'DAY != "2014-07-02T00:00Z"',
+        'OK != "yes"',
+    ],
+)
+def test_kinds_that_are_never_equal_are_not_compared(condition: str) -> None:
+    """Each would choose no row or, what is worse, every row."""
+    with pytest.raises(InputError) as told:
+        chosen(FRAME, condition)
+    assert told.value.code == "rows-refused"
+
+
+def test_the_refusal_says_which_column_holds_what() -> None:
+    with pytest.raises(InputError, match=r"the column “AGE” holds numbers, and is compared with text \('60'\)"):
+        chosen(FRAME, 'AGE == "60"')
 
 
 @settings(max_examples=300, deadline=None)

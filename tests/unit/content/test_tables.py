@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pyreadstat
 import pytest
 
-from labxchange.content import tables, transport_writing
+from labxchange.content import tables, transport_writing, writing
 from labxchange.errors import InputError
 from tests.unit.content.samples import COLUMNS, ROWS, dataset_json, dataset_json_1_0, dataset_lines, days, pilot, sas
 
@@ -92,7 +92,13 @@ def test_text_that_is_not_utf8_is_windows_1252() -> None:
     frame = tables.read(data, "a.xpt")
     assert frame["A"].tolist() == ["Zoë", "x"]
     assert frame["B"].tolist() == ["ö", "y"]
-    assert frame.attrs["encoding"] == "windows-1252"
+    assert frame.attrs["encoding"] == "utf-8 and windows-1252"
+    of_one = transport_writing.write(pd.DataFrame({"A": ["Zo?", "x"], "B": ["o", "y"]})).replace(b"Zo?", b"Zo\xeb")
+    assert tables.read(of_one, "a.xpt").attrs["encoding"] == "windows-1252"
+    both = transport_writing.write(pd.DataFrame({"A": ["Zo?", "Zoë"]})).replace(b"Zo?", b"Zo\xeb")
+    frame = tables.read(both, "a.xpt")
+    assert frame["A"].tolist() == ["Zoë", "Zoë"]
+    assert frame.attrs["encoding"] == "utf-8 and windows-1252"
 
 
 def test_damaged_transport_files_say_where() -> None:
@@ -138,7 +144,16 @@ def test_csv_encodings_and_separators(data: bytes, name: str, encoding: str) -> 
 def test_latin_1_where_windows_has_a_hole() -> None:
     frame = tables.read(b"A\nx\x81\xeb\n", "a.csv")
     assert frame["A"].tolist() == ["x\x81ë"]
-    assert frame.attrs["encoding"] == "latin-1"
+    assert frame.attrs["encoding"] == "windows-1252"
+
+
+def test_lines_of_two_encodings_in_one_csv() -> None:
+    data = "Größe,NAME\n1,Zoë\n".encode() + "2,Zoë\n3,“quoted”\n".encode("cp1252")
+    frame = tables.read(data, "a.csv")
+    assert frame.to_dict("list") == {"Größe": [1, 2, 3], "NAME": ["Zoë", "Zoë", "“quoted”"]}
+    assert frame.attrs["encoding"] == "utf-8 and windows-1252"
+    part = writing.subset(data, "a.csv", columns=["NAME"], rows="NAME == 'Zoë'")
+    assert part.data.decode() == "NAME\nZoë\nZoë\n"
 
 
 def test_a_csv_column_that_changes_type_is_text() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 
 import numpy as np
 import pandas as pd
@@ -47,6 +48,8 @@ def test_transport_files_come_back_equal(name: str) -> None:
     pd.testing.assert_frame_equal(theirs, expected)
     assert about.column_names_to_labels == expected_about.column_names_to_labels
     assert about.original_variable_types == expected_about.original_variable_types
+    by_pandas = pd.read_sas(io.BytesIO(written), format="xport", encoding="utf-8")
+    pd.testing.assert_frame_equal(by_pandas, pd.read_sas(io.BytesIO(pilot(name)), format="xport", encoding="utf-8"))
 
 
 @settings(max_examples=150, deadline=None)
@@ -91,21 +94,119 @@ def test_parquet_keeps_labels_formats_and_the_table() -> None:
 
 @pytest.mark.parametrize(
     "column",
-    [[True], ["x" * 201], [1e80], [1e-80], [2**60], [1, "x"], pd.to_datetime(["2020-01-01T00:00Z"]), [float("inf")]],
-    ids=str,
+    [[True], ["x" * 32_768], [1e80], [1e-80], [2**60], [1, "x"], pd.to_datetime(["2020-01-01T00:00Z"]), [float("inf")]],
+    ids=lambda column: str(column)[:20],
 )
 def test_what_transport_cannot_hold_is_refused(column: list[object]) -> None:
     assert code(writing.write, pd.DataFrame({"A": column}), "xpt") == "table-unwritable"
 
 
 def test_names_and_labels_that_transport_cannot_hold() -> None:
-    for name in ("TOOLONGNAME", "1A", "A B", "Ä", ""):
-        assert code(writing.write, pd.DataFrame({name: [1]}), "xpt") == "table-unwritable"
+    for name in ("A" * 33, "Ä" * 17, " A", "A\n", "A\x00", "\ud800", ""):
+        frame = pd.DataFrame([[1]], columns=pd.Index([name], dtype="object"))
+        assert code(writing.write, frame, "xpt") == "table-unwritable"
     assert code(writing.write, pd.DataFrame({"A": [1], "a": [1]}), "xpt") == "table-unwritable"
     frame = pd.DataFrame({"A": [1]})
-    frame.attrs["labels"] = {"A": "x" * 41}
-    assert code(writing.write, frame, "xpt") == "table-unwritable"
+    for label in ("x" * 257, "\ud800"):
+        frame.attrs["labels"] = {"A": label}
+        assert code(writing.write, frame, "xpt") == "table-unwritable"
     assert code(writing.write, frame, "sas7bdat") == "table-unknown"
+
+
+# --- version 8 --------------------------------------------------------------------------------------------------------
+LONG = "Time from First Exposure to the First Dermatologic Event (Days), as Derived by the Sponsor"
+
+
+def version(data: bytes) -> int:
+    return 8 if b"LIBV8" in data[:80] else 5
+
+
+@pytest.mark.parametrize(
+    ("frame", "labels", "formats", "table"),
+    [
+        (pd.DataFrame({"A_NAME_OF_32_LETTERS_AND_A_DIGIT": [1.5, None]}), {}, {}, {}),
+        (pd.DataFrame({"Größe in cm": [1.5, None], "2nd": ["x", "y"]}), {}, {}, {}),
+        (pd.DataFrame({"A": [1.5, None], "B": ["", "b"]}), {"A": LONG, "B": "Short"}, {}, {}),
+        (pd.DataFrame({"A": ["é" * 150, ""]}), {"A": "é" * 20 + "x"}, {}, {"name": "T", "label": "Of it"}),
+        (pd.DataFrame({"A": [1.0, 2.0]}), {}, {}, {"name": "A_LONG_NAME_OF_A_TABLE", "label": ""}),
+        (pd.DataFrame({"A": pd.to_datetime(["2014-07-02", None]), "B": ["x", ""]}), {"B": LONG}, {"A": "DATE9."}, {}),
+        (pd.DataFrame({"A_LONG_NAME": [], "B": []}, dtype="float64"), {"A_LONG_NAME": LONG}, {}, {}),
+    ],
+    ids=["name", "odd names", "label", "text", "table", "date", "no rows"],
+)
+def test_what_version_5_cannot_hold_is_version_8(
+    frame: pd.DataFrame, labels: dict[str, str], formats: dict[str, str], table: dict[str, str]
+) -> None:
+    frame.attrs = {"labels": labels, "formats": formats, "table": table}
+    data = writing.write(frame, "xpt")
+    assert version(data) == 8
+    assert len(data) % 80 == 0
+    again = tables.read(data, "a.xpt")
+    assert fingerprint(again) == fingerprint(frame)
+    assert (again.attrs["labels"], again.attrs["formats"]) == (labels, formats)
+    assert again.attrs["table"] == (table or {"name": "DATA", "label": ""})
+    assert writing.write(again, "xpt") == data
+    assert tables.columns(io.BytesIO(data), "a.xpt") == {name: labels.get(name, "") for name in frame.columns}
+    theirs, about = pyreadstat.read_xport(io.BytesIO(data), disable_datetime_conversion=True)
+    assert list(theirs.columns) == list(frame.columns)
+    assert {name: label for name, label in about.column_names_to_labels.items() if label} == labels
+    for name, column in theirs.items():
+        if frame[name].dtype.kind != "M":
+            pd.testing.assert_series_equal(column, frame[name], check_dtype=False)
+    assert {name: said for name, said in about.original_variable_types.items() if said} == {
+        name: said.rstrip(".") for name, said in formats.items()
+    }
+
+
+def test_a_long_name_of_a_format_stands_where_sas_looks_for_it() -> None:
+    """LABELV9 as the macro %xpt2loc of SAS reads it: five lengths; name, label, format, informat."""
+    frame = pd.DataFrame({"A": [1.0], "B": [2.0]})
+    frame.attrs = {"labels": {"A": LONG}, "formats": {"A": "BEST12.", "B": "MYSEVERITYGRADES20."}}
+    data = writing.write(frame, "xpt")
+    head = b"HEADER RECORD*******LABELV9 HEADER RECORD!!!!!!!2".ljust(80)
+    entries = data[data.index(head) + 80 :]
+    first = struct.pack(">5H", 1, 1, len(LONG), 7, 0) + b"A" + LONG.encode() + b"BEST12."
+    assert entries.startswith(first + struct.pack(">5H", 2, 1, 0, 19, 0) + b"BMYSEVERITYGRADES20.  ")
+    assert tables.read(data, "a.xpt").attrs["formats"] == frame.attrs["formats"]
+    part = writing.subset(data, "a.xpt", columns=["B"])
+    assert tables.read(part.data, "a.xpt").attrs["formats"] == {"B": "MYSEVERITYGRADES20."}
+
+
+def test_as_many_columns_as_the_header_can_count() -> None:
+    frame = pd.DataFrame(np.arange(10_000.0)[np.newaxis], columns=[f"C{number}" for number in range(10_000)])
+    for count, expected in ((9_999, 5), (10_000, 8)):
+        data = writing.write(frame.iloc[:, :count], "xpt")
+        assert version(data) == expected
+        again = tables.read(data, "a.xpt")
+        assert (again.shape, again.iloc[0, -1]) == ((1, count), count - 1)
+    many = pd.DataFrame(np.zeros((1, 32_768)), columns=[f"C{number}" for number in range(32_768)])
+    assert code(writing.write, many, "xpt") == "table-unwritable"
+
+
+def test_version_8_counts_its_rows_so_that_blank_ones_stay() -> None:
+    frame = pd.DataFrame({"A_LONG_NAME": ["a", "", ""]})
+    assert tables.read(writing.write(frame, "xpt"), "a.xpt")["A_LONG_NAME"].tolist() == ["a", "", ""]
+
+
+NAMES = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=8).filter(lambda name: name.isprintable())
+LABELS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=60).map(str.strip)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.dictionaries(NAMES, st.tuples(LABELS, NUMBERS, WORDS), max_size=6), LABELS)
+def test_any_names_and_labels_through_transport(columns: dict[str, tuple[str, float, str]], label: str) -> None:
+    unique = {name.upper(): (name, *rest) for name, rest in columns.items()}
+    cells = {name: [value] if number % 2 else [word] for number, (name, _, value, word) in enumerate(unique.values())}
+    frame = pd.DataFrame(cells)
+    frame.attrs["labels"] = {name: label for name, label, _, _ in unique.values() if label}
+    frame.attrs["table"] = {"name": "T", "label": label[:10].strip()}
+    data = writing.write(frame, "xpt")
+    again = tables.read(data, "a.xpt")
+    assert list(again.columns) == list(frame.columns)
+    assert again.attrs["labels"] == frame.attrs["labels"]
+    if version(data) == 8:
+        assert fingerprint(again) == fingerprint(frame)
+    assert writing.subset(data, "a.xpt").data == data
 
 
 # --- parts ------------------------------------------------------------------------------------------------------------
@@ -178,6 +279,19 @@ def test_a_part_of_a_sas7bdat_is_a_transport_file() -> None:
     assert part.kind == "xpt"
     assert again["mychar"].tolist() == ["a", "b", "e"]
     assert days(again["mydate"]) == ["2018-05-06", "1880-05-06", "NaT"]
+
+
+def test_a_sas7bdat_with_a_long_name_becomes_version_8() -> None:
+    data = bytearray(sas("sample.sas7bdat"))
+    text = data.index(b"mydate\0\0YYMMDD")
+    entry = data.index(struct.pack("<4H", 0, 36 + text - data.index(b"mychar"), 6, 0))
+    data[text + 6 : text + 8] = b"_x"
+    struct.pack_into("<H", data, entry + 4, 14)
+    part = writing.subset(bytes(data), "a.sas7bdat", columns=["mydate_xYYMMDD", "mychar"], rows="mychar != 'a'")
+    assert version(part.data) == 8
+    again = tables.read(part.data, "a.xpt")
+    assert again["mychar"].tolist() == ["b", "c", "d", "e"]
+    assert days(again["mydate_xYYMMDD"]) == ["1880-05-06", "1960-01-01", "1583-01-01", "NaT"]
 
 
 def test_no_rows_and_no_columns() -> None:
