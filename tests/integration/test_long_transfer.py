@@ -76,14 +76,15 @@ async def killed_and_right(place: Path, *, size: int, kills: int, rate: int) -> 
     for number in range(kills):
 
         def far_enough(info: TransferInfo, goal: float = size * (number + 0.5) / (kills + 0.5)) -> bool:
-            assert info.state not in ("completed", "failed", "cut", "cancelled"), (number, info)
+            assert info.state not in ("completed", "failed", "cut", "cancelled"), info
             return info.done_bytes >= goal
 
         before = await state(bo, started.transfer, far_enough, timeout_s=600 + size / 20e6)
         victim = VICTIMS[number % len(VICTIMS)]
         await strike(victim, ada, bo)
         after = await bo.client.call(Verbs.transfer_show, transfer=started.transfer)
-        print(f"{time.monotonic() - begun:7.1f} s  {victim} at {before.done_bytes / size:.1%}; after it {after.done_bytes / size:.1%}")
+        shares = f"{before.done_bytes / size:.1%}; after it {after.done_bytes / size:.1%}"
+        print(f"{time.monotonic() - begun:7.1f} s  {victim} at {shares}")
         assert after.done_bytes >= before.done_bytes, "what was verified never comes again"
     done = await ended(bo, started.transfer, timeout_s=600 + size / 20e6)
     took = time.monotonic() - begun
