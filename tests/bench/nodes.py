@@ -151,11 +151,12 @@ async def fetch(b: BenchNode, share: ShareInfo, *, window_s: float) -> Moved:
     """Receive a share and watch until it is verified, or until the window ends."""
     began = time.monotonic()
     info = await b.client.call(Verbs.receive, share=share.share, destination=str(b.inbox / share.title))
-    samples = [(0.0, 0)]
+    samples, joined = [(0.0, 0)], 0.0
     while info.state not in _OVER and time.monotonic() - began < window_s:
         await asyncio.sleep(_LOOK_S)
         info = await b.client.call(Verbs.transfer_show, transfer=info.transfer)
         samples.append((time.monotonic() - began, info.done_bytes))
+        joined = max(joined, info.path.datagrams_per_call if info.path is not None else 0.0)
     watched_s = time.monotonic() - began
     if info.state in _OVER and info.state not in _DONE:
         raise Stuck(f"the transfer is {info.state}: {info.reason}")
@@ -167,7 +168,7 @@ async def fetch(b: BenchNode, share: ShareInfo, *, window_s: float) -> Moved:
         done_bytes=info.done_bytes,
         samples=tuple(samples),
         destination=info.destination,
-        datagrams_per_call=getattr(info, "datagrams_per_call", None),
+        datagrams_per_call=joined or None,
         plane=plane,
         plane_reason=reason,
     )

@@ -46,7 +46,7 @@ from labxchange.wire.data.sender import Sender
 REPORT_S: Final = 0.05
 STATS_S: Final = 0.2
 _BATCHES_A_TURN: Final = 16
-_ROWS_A_TURN: Final = 64
+_ROWS_A_TURN: Final = 8
 _CONTROL_BYTES: Final = 1 << 20
 _GATHER: Final = ((16, 0.001), (48, 0.0005))
 """A turn for each datagram costs more than the datagram: after fewer came than the first of these, the next ones may gather for
@@ -115,7 +115,6 @@ class Worker:
         """Until the node closes the control socket."""
         while not self._over:
             self._wait()
-            self._take_orders()
             self._take_datagrams()
             self._take_written()
             for lane_id in list(self._lanes):
@@ -150,17 +149,17 @@ class Worker:
 
     # --- from the node ------------------------------------------------------------------------------------------------
     def _take_orders(self) -> None:
-        try:
-            data = self._control.recv(_CONTROL_BYTES)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        if not data:
-            self._over = True
-            return
-        for message in self._inbox.add(data):
-            self._obey(messages.decode_order(message))
+        count = _CONTROL_BYTES
+        while count == _CONTROL_BYTES and not self._over:
+            try:
+                data = self._control.recv(_CONTROL_BYTES)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b""
+            count, self._over = len(data), not data
+            for message in self._inbox.add(data):
+                self._obey(messages.decode_order(message))
 
     def _obey(self, order: messages.Order) -> None:
         match order:
@@ -303,6 +302,8 @@ class Worker:
     def _take_datagrams(self) -> None:
         came = self._ring.fill()
         for _ in range(_ROWS_A_TURN):
+            # After what came, and before a look at it: the node orders first to expect what it then asks the other side for.
+            self._take_orders()
             row = self._ring.take()
             if row is None:
                 break
