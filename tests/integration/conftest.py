@@ -18,18 +18,24 @@ from labxchange.node.client import Client
 from labxchange.node.home import Home
 
 
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder for homes, and an environment in which nodes listen on the loopback address only; no node outlives the test."""
-    with tempfile.TemporaryDirectory(prefix="lx-") as runtime:
-        monkeypatch.setenv("XDG_RUNTIME_DIR", runtime)
-        monkeypatch.setenv("LABXCHANGE_LISTEN", "127.0.0.1")
-        yield tmp_path
-        for lock in tmp_path.rglob("node.lock"):
+@contextlib.contextmanager
+def homes(root: Path) -> Iterator[Path]:
+    """A folder for homes, and an environment in which nodes listen on the loopback address only; no node outlives it."""
+    with tempfile.TemporaryDirectory(prefix="lx-") as runtime, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", runtime)
+        patch.setenv("LABXCHANGE_LISTEN", "127.0.0.1")
+        yield root
+        for lock in root.rglob("node.lock"):
             pid = int(json.loads(lock.read_text())["pid"])
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
                 gone(pid)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Path]:
+    with homes(tmp_path) as made:
+        yield made
 
 
 class Person:
