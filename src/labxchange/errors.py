@@ -22,6 +22,8 @@ class LabxchangeError(Exception):
         self.code = code
         self.message = message
         self.hint = hint
+        if hint:
+            self.add_note(hint)  # a traceback ends with it, in Python as in a notebook
 
     def __str__(self) -> str:
         return self.message

@@ -1,4 +1,4 @@
-"""A Jupyter kernel as a process of its own, and as much of a front end as shows what a person would see: outputs, widgets, presses."""
+"""A Jupyter kernel as a process of its own, and as much of a front end as shows what a person sees: outputs, widgets, presses."""
 
 from __future__ import annotations
 
@@ -38,6 +38,8 @@ class Kernel:
         self._client.wait_for_ready(timeout=PATIENCE_S)
         self.asked = False
         self._done: dict[str, dict[str, Any]] = {}
+        self._idle: set[str] = set()
+        """Cells after whose output the kernel said that it is idle; it comes on another channel than the answer."""
         self._printed: dict[str, str] = {}
         self._outputs: dict[str, dict[str, Any]] = {}
         """Display id -> the forms that stand there now."""
@@ -50,9 +52,8 @@ class Kernel:
 
     def finish(self, cell: str) -> str:
         """Wait for the end of a cell; what it printed, its result included."""
-        self.until(lambda: cell in self._done, what="the cell to end")
+        self.until(lambda: cell in self._done and cell in self._idle, what="the cell to end")
         answer = self._done[cell]
-        self.until(lambda: answer.get("idle"), what="the cell's output")
         if answer["status"] != "ok":
             raise Failed(answer["ename"], answer["evalue"], "\n".join(answer["traceback"]))
         return self._printed.get(cell, "")
@@ -97,18 +98,20 @@ class Kernel:
 
     def _reply(self, message: dict[str, Any]) -> None:
         if message["msg_type"] == "execute_reply":
-            self._done.setdefault(message["parent_header"]["msg_id"], {}).update(message["content"])
+            self._done[message["parent_header"]["msg_id"]] = message["content"]
 
     def _told(self, message: dict[str, Any]) -> None:
         kind, content, cell = message["msg_type"], message["content"], message["parent_header"].get("msg_id", "")
-        if kind == "status" and content["execution_state"] == "idle" and cell in self._done:
-            self._done[cell]["idle"] = True
+        if kind == "status" and content["execution_state"] == "idle":
+            self._idle.add(cell)
         elif kind == "stream":
             self._printed[cell] = self._printed.get(cell, "") + content["text"]
         elif kind == "execute_result":
             self._printed[cell] = self._printed.get(cell, "") + content["data"]["text/plain"]
-        elif kind in ("display_data", "update_display_data"):
+        elif kind == "display_data":
             self._outputs[content.get("transient", {}).get("display_id", cell)] = content["data"]
+        elif kind == "update_display_data" and content["transient"]["display_id"] in self._outputs:
+            self._outputs[content["transient"]["display_id"]] = content["data"]
         elif kind == "comm_open":
             self._widgets[content["comm_id"]] = dict(content["data"].get("state", {}))
         elif kind == "comm_msg" and content["data"].get("method") == "update":
@@ -131,7 +134,11 @@ class Kernel:
     def buttons(self) -> dict[str, str]:
         """The buttons that can be pressed now: description -> widget."""
         states = {one: self._widgets.get(one, {}) for one in self._shown_widgets()}
-        return {str(state["description"]): one for one, state in states.items() if state.get("description") and not state.get("disabled")}
+        return {
+            str(state["description"]): one
+            for one, state in states.items()
+            if state.get("description") and not state.get("disabled")
+        }
 
     def press(self, button: str) -> None:
         self.until(lambda: button in self.buttons(), what=f"the button {button}")

@@ -1,8 +1,7 @@
-"""Kernels that are real processes, over real nodes: interrupted, killed, two at a time, while the node is stopped, locked, absent."""
+"""Kernels that are real processes, over real nodes: interrupted, killed, two at a time; the node stopped, locked, absent."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,13 +10,12 @@ import pytest
 from labxchange.node.client import run
 from labxchange.node.values import TransferInfo
 from labxchange.node.verbs import Verbs
-from tests.integration.conftest import Person, homes
+from tests.integration.conftest import homes
 from tests.integration.kernel import Failed, Kernel
 from tests.integration.test_two_nodes import ended, leave, offered, pair, state
 from tests.support.world import write_files
 
 MEGABYTE = 1_000_000
-NODE_START_MAX_S = 3.0
 
 
 class Stage:
@@ -62,7 +60,7 @@ def looks_away(stage: Stage) -> None:
 
 
 def test_an_interrupt_stops_the_wait_and_not_the_transfer(stage: Stage) -> None:
-    stage.share("Waiting")
+    stage.share("Waiting", megabytes=12)
     kernel = stage.first
     kernel.run(f"received = lx.receive('Waiting', rate={MEGABYTE})")
     for wait in ("received.load('adsl.csv')", "await received", "received.wait()"):
@@ -73,9 +71,9 @@ def test_an_interrupt_stops_the_wait_and_not_the_transfer(stage: Stage) -> None:
             kernel.finish(cell)
         assert stopped.value.name in ("KeyboardInterrupt", "CancelledError"), wait
         assert stage.reaches("Waiting", lambda info, before=before: info.done_bytes > before).state == "running"  # type: ignore[misc]
-    assert "running" in kernel.run("received")
+    assert "running" in kernel.run("print(received)")
     kernel.run("received.limit(rate=0)")
-    assert "(399999, 2)" in kernel.run("received.load('adsl.csv').shape") or "(400000, 2)" in kernel.run("received.load('adsl.csv').shape")
+    assert kernel.run("received.load('adsl.csv').shape") == "(800000, 2)"
 
 
 def test_two_kernels_show_one_transfer(stage: Stage) -> None:
@@ -89,7 +87,7 @@ def test_two_kernels_show_one_transfer(stage: Stage) -> None:
     second.until(lambda: "paused" in second.shown(), what="the pause of the other")
     second.press("Resume")
     first.until(lambda: "running" in first.shown() and "Pause" in first.buttons(), what="the other's resuming")
-    second.run("lx.transfers()[-1].limit(rate=0)")
+    second.run("unlimited = lx.transfers()[-1].limit(rate=0)")
     for kernel in (first, second):
         kernel.until(lambda kernel=kernel: "signed by both" in kernel.shown(), what="the end")  # type: ignore[misc]
         assert "Both" not in kernel.shown()
@@ -104,7 +102,7 @@ def test_two_kernels_show_one_transfer(stage: Stage) -> None:
     second.press("Really cancel")
     for kernel in (first, second):
         kernel.until(lambda kernel=kernel: "cancelled" in kernel.shown() and not kernel.buttons(), what="the cancelling")  # type: ignore[misc]
-    assert "cancelled" in first.run("given")
+    assert "cancelled" in first.run("print(given)")
 
 
 def test_two_kernels_receive_one_share_at_once(stage: Stage) -> None:
@@ -160,6 +158,5 @@ def test_a_display_says_that_the_node_stopped_or_is_locked_and_comes_alive_again
 
 def test_a_node_that_is_absent_is_started(stage: Stage) -> None:
     run(stage.bo.stop())
-    began = time.monotonic()
-    stage.first.run("lx.inbox()")
-    assert time.monotonic() - began < NODE_START_MAX_S
+    assert "Through it all" in stage.first.run("print(lx.inbox())")
+    assert stage.bo.pid

@@ -140,6 +140,8 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     future = start(work)
     try:
         return future.result()
+    except LabxchangeError as error:
+        raise error.with_traceback(None)  # noqa: B904  # the way through this module tells a scientist nothing
     except BaseException:
         future.cancel()
         raise

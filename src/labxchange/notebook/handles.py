@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     import pandas
 
 
+_TURN_S = 0.3
+
+
 class Share:
     """One's own share version."""
 
@@ -138,8 +141,18 @@ class Transfer:
 
     def __await__(self) -> Generator[Any, None, Transfer]:
         """``await received`` waits as ``wait`` does, without holding up the kernel."""
-        yield from asyncio.wrap_future(start(self._wait())).__await__()
+        yield from self._turn_by_turn().__await__()
         return self
+
+    async def _turn_by_turn(self) -> None:
+        """An interrupt of ipykernel cancels the cell's task and does not wake its loop: so the loop wakes by itself."""
+        waiting = asyncio.wrap_future(start(self._wait()))
+        try:
+            while not waiting.done():
+                await asyncio.wait([waiting], timeout=_TURN_S)
+            waiting.result()
+        finally:
+            waiting.cancel()
 
     def load(self, file: str) -> pandas.DataFrame:
         """A table of what was received, read from bytes that are hashed again; waits for the transfer's end first.
