@@ -67,13 +67,20 @@ class Person:
 
 
 def gone(pid: int, *, timeout_s: float = 20.0) -> None:
-    """Wait for the end of a process, by its pidfd or, when it is our child, by reaping it."""
+    """Wait for the end of a process; our own child is reaped, that of a kernel stays a zombie until the kernel looks."""
     deadline = time.monotonic() + timeout_s
-    while Path(f"/proc/{pid}").exists():
+    while _runs(pid):
         with contextlib.suppress(ChildProcessError):
             os.waitpid(pid, os.WNOHANG)
         assert time.monotonic() < deadline, f"process {pid} did not end"
         time.sleep(0.01)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def free_port() -> int:
