@@ -141,7 +141,8 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     try:
         return future.result()
     except LabxchangeError as error:
-        raise error.with_traceback(None)  # noqa: B904  # the way through this module tells a scientist nothing
+        # The way through this module tells a scientist nothing.
+        raise error.with_traceback(None) from error.__cause__
     except BaseException:
         future.cancel()
         raise

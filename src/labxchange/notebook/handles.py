@@ -23,6 +23,7 @@ from labxchange.notebook.cards import OVER
 from labxchange.notebook.loading import load
 from labxchange.notebook.shown import Receipt, ShownReport, shown
 from labxchange.notebook.text import size
+from labxchange.notebook.waiting import Line
 
 if TYPE_CHECKING:
     import pandas
@@ -34,16 +35,14 @@ class Transfer:
     """A transfer, of either direction; as the last line of a cell it shows itself live.
 
     It runs in the node, whatever becomes of the notebook. What needs the data (``load``, ``verify``, ``accept``, ``reject``)
-    waits for its end, and so does ``await``; an interrupt stops the wait, never the transfer.
+    waits for its end, as ``await`` does; an interrupt stops the wait, never the transfer.
 
     Example:
         print(received)
     """
 
     def __init__(self, client: Client, info: TransferInfo, *, shown_in: int | None = None) -> None:
-        self._client = client
-        self._id = info.transfer
-        self._shown_in = shown_in
+        self._client, self._id, self._shown_in = client, info.transfer, shown_in
 
     @property
     def id(self) -> str:
@@ -80,15 +79,17 @@ class Transfer:
         return self
 
     async def _wait(self) -> None:
-        notices = self._client.notices()
+        notices, line = self._client.notices(), Line()
         try:
-            while (await self._client.call(Verbs.transfer_show, transfer=self.id)).state not in OVER:
+            while (info := await self._client.call(Verbs.transfer_show, transfer=self.id)).state not in OVER:
+                line.show(info)
                 async for notice in notices:
                     if notice.kind == "transfer":
                         break
                 else:
                     raise UnavailableError("node-stopped", "The node stopped.", hint="Start it; the transfer goes on by itself.")
         finally:
+            line.close()
             await notices.aclose()  # type: ignore[attr-defined]
         if self._shown_in is not None:
             await displays.settle(self._client, self.id)
@@ -99,7 +100,7 @@ class Transfer:
         return self
 
     async def _turn_by_turn(self) -> None:
-        """An interrupt of ipykernel cancels the cell's task and does not wake its loop; so the loop wakes by itself."""
+        # An interrupt of ipykernel cancels the cell's task and does not wake its loop; so the loop wakes by itself.
         waiting = asyncio.wrap_future(start(self._wait()))
         try:
             while not waiting.done():

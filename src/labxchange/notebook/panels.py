@@ -95,4 +95,7 @@ class Panel(ABC):
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, Any]:
         cells.keep(self)
-        return living(self.box, self.title)
+        return living(self.box, repr(self))
+
+    def __repr__(self) -> str:
+        return f"{self.title}: a panel, which a notebook draws"

@@ -10,7 +10,7 @@ from labxchange.node.client import Client, run
 from labxchange.node.values import ShareInfo
 from labxchange.node.verbs import Verbs
 from labxchange.notebook import cards, cells
-from labxchange.notebook.text import second, size, table, when
+from labxchange.notebook.text import amount, second, size, table, when
 
 
 class Share:
@@ -96,7 +96,9 @@ class Share:
 
     def __repr__(self) -> str:
         info = self.status
-        head = f"share “{escape(info.title)}” version {info.version}: {info.state}, {info.files} files, {size(info.bytes)}"
+        head = (
+            f"share “{escape(info.title)}” version {info.version}: {info.state}, {amount(info.files, 'file')}, {size(info.bytes)}"
+        )
         rows = [(item.name, item.state, size(item.done_bytes), when(item.not_after)) for item in info.recipients]
         return head + "\n" + table(("recipient", "state", "arrived", "until"), rows, empty="no recipients")
 

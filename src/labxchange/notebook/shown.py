@@ -15,12 +15,22 @@ from labxchange.node.client import Client, run
 from labxchange.node.values import Me, ReceiptInfo
 from labxchange.node.verbs import Verbs
 from labxchange.notebook import cards
+from labxchange.notebook.text import amount, size
+
+_WRONG = ("differ", "missing", "unexpected", "error", "left_out")
+_FOUND_MAX = 20
 
 T = TypeVar("T", bound=msgspec.Struct)
 
 
 class ShownMe(Me, frozen=True, kw_only=True):
     __doc__ = Me.__doc__
+
+    def __repr__(self) -> str:
+        head = ", ".join(part for part in (self.name, self.role, self.organisation) if part)
+        words = " ".join(self.words)
+        state = "sealed: `labxchange node unlock`" if self.locked else "open"
+        return f"{escape(head)}\n  fingerprint  {self.fingerprint}\n  six words    {words}\n  keys         {state}"
 
     def _repr_html_(self) -> str:
         return cards.me_card(self)
@@ -67,6 +77,15 @@ class Receipt(ReceiptInfo, frozen=True, kw_only=True):
 
 class ShownReport(Report, frozen=True, kw_only=True):
     __doc__ = Report.__doc__
+
+    def __repr__(self) -> str:
+        wrong = [f"{getattr(self, name):,} {name.replace('_', ' ')}" for name in _WRONG if getattr(self, name)]
+        found = [f"  {one.kind:<12} {escape(one.path)}" for one in self.findings[:_FOUND_MAX]]
+        more = [f"  … and {len(self.findings) - _FOUND_MAX:,} more in findings"] if len(self.findings) > _FOUND_MAX else []
+        ran = [f"  checked      {name}" for name in self.checks_run]
+        left = [f"  not checked  {item.name}: {item.why}" for item in self.checks_not_run]
+        matched = f"{amount(self.matched, 'file')} matched, {size(self.bytes)}"
+        return "\n".join([f"{self.verdict}: {', '.join([matched, *wrong])}", *found, *more, *ran, *left])
 
     def _repr_html_(self) -> str:
         return cards.report_card(self)
