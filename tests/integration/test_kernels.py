@@ -26,10 +26,10 @@ class Stage:
         self.ada, self.bo = run(pair(place))
         self.first, self.second = Kernel(self.bo), Kernel(self.bo)
 
-    def share(self, title: str, *, megabytes: int = 6) -> None:
-        rows = b"USUBJID,AGE\n" + b"01-701-1015,63\n" * (megabytes * MEGABYTE // 15)
+    def share(self, title: str) -> None:
+        """Enough for a minute at a megabyte a second, and next to nothing without a limit."""
         folder = self.place / title
-        write_files(folder, {"adsl.csv": rows})
+        write_files(folder, {"adsl.csv": b"USUBJID,AGE\n" + b"01-701-1015,63\n" * 1000, "images.bin": bytes(60 * MEGABYTE)})
         made = run(self.ada.client.call(Verbs.share_create, paths=[str(folder)], to=["Bo"], title=title))
         run(offered(self.bo, made))
 
@@ -60,7 +60,7 @@ def looks_away(stage: Stage) -> None:
 
 
 def test_an_interrupt_stops_the_wait_and_not_the_transfer(stage: Stage) -> None:
-    stage.share("Waiting", megabytes=12)
+    stage.share("Waiting")
     kernel = stage.first
     kernel.run(f"received = lx.receive('Waiting', rate={MEGABYTE})")
     for wait in ("received.load('adsl.csv')", "await received", "received.wait()"):
@@ -73,7 +73,7 @@ def test_an_interrupt_stops_the_wait_and_not_the_transfer(stage: Stage) -> None:
         assert stage.reaches("Waiting", lambda info, before=before: info.done_bytes > before).state == "running"  # type: ignore[misc]
     assert "running" in kernel.run("print(received)")
     kernel.run("received.limit(rate=0)")
-    assert kernel.run("received.load('adsl.csv').shape") == "(800000, 2)"
+    assert kernel.run("received.load('adsl.csv').shape") == "(1000, 2)"
 
 
 def test_two_kernels_show_one_transfer(stage: Stage) -> None:
@@ -131,7 +131,7 @@ def test_a_killed_kernel_leaves_its_transfer_running(stage: Stage) -> None:
 
 
 def test_a_display_says_that_the_node_stopped_or_is_locked_and_comes_alive_again(stage: Stage) -> None:
-    stage.share("Through it all", megabytes=8)
+    stage.share("Through it all")
     kernel = stage.first
     kernel.run(f"through = lx.receive('Through it all', rate={MEGABYTE})")
     kernel.until(lambda: "running" in kernel.shown(), what="the transfer")
