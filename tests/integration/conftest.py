@@ -70,10 +70,10 @@ def gone(pid: int, *, timeout_s: float = 20.0) -> None:
     """Wait for the end of a process; our own child is reaped, that of a kernel stays a zombie until the kernel looks."""
     deadline = time.monotonic() + timeout_s
     while _runs(pid):
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(pid, os.WNOHANG)
         assert time.monotonic() < deadline, f"process {pid} did not end"
         time.sleep(0.01)
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
 
 
 def _runs(pid: int) -> bool:
