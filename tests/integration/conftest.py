@@ -70,15 +70,20 @@ def gone(pid: int, *, timeout_s: float = 20.0) -> None:
     """Wait for the end of a process; our own child is reaped, that of a kernel stays a zombie until the kernel looks."""
     deadline = time.monotonic() + timeout_s
     while _runs(pid):
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
         assert time.monotonic() < deadline, f"process {pid} did not end"
         time.sleep(0.01)
     with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)
+        os.waitpid(pid, 0)
 
 
 def _runs(pid: int) -> bool:
+    """Any thread of it: the first can be a zombie while others still hold the sockets."""
+    about = Path(f"/proc/{pid}")
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        threads = [int(path.name) for path in (about / "task").iterdir()]
+        return threads != [pid] or (about / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
 
