@@ -121,7 +121,7 @@ class Transfer:
         Raises:
             InputError: ``file-unknown``, ``file-ambiguous``, ``file-not-verified``; ``table-unknown``, ``table-damaged``.
             IntegrityError: ``file-changed``: the file was edited or damaged since it was verified.
-            UnavailableError: ``file-missing``.
+            UnavailableError: ``file-missing``, ``disk-error``, ``out-of-descriptors``.
             NodeLocked: unlock the node first.
 
         Example:
