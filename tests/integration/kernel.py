@@ -56,6 +56,10 @@ class Kernel:
         answer = self._done[cell]
         if answer["status"] != "ok":
             raise Failed(answer["ename"], answer["evalue"], "\n".join(answer["traceback"]))
+        return self.printed(cell)
+
+    def printed(self, cell: str) -> str:
+        """What a cell has printed so far."""
         return self._printed.get(cell, "")
 
     def run(self, code: str) -> str:

@@ -64,7 +64,8 @@ def test_an_interrupt_stops_the_wait_and_not_the_transfer(stage: Stage) -> None:
     kernel = stage.first
     kernel.run(f"received = lx.receive('Waiting', rate={MEGABYTE})")
     for wait in ("received.load('adsl.csv')", "await received", "received.wait()"):
-        cell = kernel.begin(wait)
+        cell = kernel.begin(f"print('begun', flush=True)\n{wait}")
+        kernel.until(lambda cell=cell: "begun" in kernel.printed(cell), what="the cell to begin")  # type: ignore[misc]
         before = stage.reaches("Waiting", lambda info: info.state == "running" and info.done_bytes > 0).done_bytes
         kernel.interrupt()
         with pytest.raises(Failed) as stopped:
