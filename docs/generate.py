@@ -1,4 +1,5 @@
-"""The parts of the documentation that are read from the source: commands, error codes, settings, events, exit codes.
+"""The parts of the documentation that are read from the source: commands, error codes, settings, events, exit codes; the
+Python API by way of ``python_reference``.
 
 Each function returns Markdown. The command line is asked through Typer, the rest is read from the syntax trees, so nothing here
 runs a node and nothing can be forgotten.
@@ -14,6 +15,8 @@ from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import python_reference
 
 SOURCE = Path(__file__).resolve().parent.parent / "src" / "labxchange"
 ERROR_KINDS = {
@@ -278,5 +281,6 @@ PARTS: dict[str, Callable[[], str]] = {
     "events": events,
     "exit_codes": exit_codes,
     "limits": limits,
+    "python": python_reference.page,
     "settings": settings,
 }

@@ -9,19 +9,31 @@ from __future__ import annotations
 
 
 class LabxchangeError(Exception):
-    """Root of all errors of this package.
+    """Root of all errors of this package; the class says whose fault it is.
 
-    Args:
-        code: stable machine-readable reason, words joined by hyphens.
+    Fields:
+        code: stable reason for programs, words joined by hyphens.
         message: one sentence for a person.
         hint: what to do next; may be empty.
+
+    Example:
+        try:
+            lx.receive("nobody offers this")
+        except lx.LabxchangeError as error:
+            print(error.code, error.message, error.hint)
     """
+
+    code: str
+    message: str
+    hint: str
 
     def __init__(self, code: str, message: str, *, hint: str = "") -> None:
         super().__init__(message)
         self.code = code
         self.message = message
         self.hint = hint
+        if hint:
+            self.add_note(hint)  # a traceback ends with it, in Python as in a notebook
 
     def __str__(self) -> str:
         return self.message
@@ -44,7 +56,14 @@ class IntegrityError(LabxchangeError):
 
 
 class NodeLocked(LabxchangeError):
-    """The keys are sealed: unlock the node first."""
+    """The keys are sealed: unlock the node first, with `labxchange node unlock`. Nothing here asks for a passphrase.
+
+    Example:
+        try:
+            lx.inbox()
+        except lx.NodeLocked as error:
+            print(error.hint)
+    """
 
     def __init__(self) -> None:
         super().__init__(

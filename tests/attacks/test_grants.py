@@ -278,10 +278,11 @@ class GrantMachine(RuleBasedStateMachine):
     def begin(self) -> None:
         self.bench = bench()
         self.node = self.bench.node
-        if self.node.core.clock.in_doubt:
-            self.node.core.clock.reset()
-        self.bench.wall_ms = self.node.core.clock.now()
-        self.now = self.bench.wall_ms
+        # Each run begins at the same moment and with no refusal in mind, or a run would depend on those before it.
+        self.bench.wall_ms = T0
+        self.node.core.clock.reset()
+        self.node.denials.flush()
+        self.now = self.node.core.clock.now()
         self.doubt = False
         self.people: list[str] = []
         self.state: dict[str, str] = {}

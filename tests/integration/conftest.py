@@ -18,18 +18,24 @@ from labxchange.node.client import Client
 from labxchange.node.home import Home
 
 
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder for homes, and an environment in which nodes listen on the loopback address only; no node outlives the test."""
-    with tempfile.TemporaryDirectory(prefix="lx-") as runtime:
-        monkeypatch.setenv("XDG_RUNTIME_DIR", runtime)
-        monkeypatch.setenv("LABXCHANGE_LISTEN", "127.0.0.1")
-        yield tmp_path
-        for lock in tmp_path.rglob("node.lock"):
+@contextlib.contextmanager
+def homes(root: Path) -> Iterator[Path]:
+    """A folder for homes, and an environment in which nodes listen on the loopback address only; no node outlives it."""
+    with tempfile.TemporaryDirectory(prefix="lx-") as runtime, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", runtime)
+        patch.setenv("LABXCHANGE_LISTEN", "127.0.0.1")
+        yield root
+        for lock in root.rglob("node.lock"):
             pid = int(json.loads(lock.read_text())["pid"])
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
                 gone(pid)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Path]:
+    with homes(tmp_path) as made:
+        yield made
 
 
 class Person:
@@ -61,13 +67,25 @@ class Person:
 
 
 def gone(pid: int, *, timeout_s: float = 20.0) -> None:
-    """Wait for the end of a process, by its pidfd or, when it is our child, by reaping it."""
+    """Wait for the end of a process; our own child is reaped, that of a kernel stays a zombie until the kernel looks."""
     deadline = time.monotonic() + timeout_s
-    while Path(f"/proc/{pid}").exists():
+    while _runs(pid):
         with contextlib.suppress(ChildProcessError):
             os.waitpid(pid, os.WNOHANG)
         assert time.monotonic() < deadline, f"process {pid} did not end"
         time.sleep(0.01)
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, 0)
+
+
+def _runs(pid: int) -> bool:
+    """Any thread of it: the first can be a zombie while others still hold the sockets."""
+    about = Path(f"/proc/{pid}")
+    try:
+        threads = [int(path.name) for path in (about / "task").iterdir()]
+        return threads != [pid] or (about / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def free_port() -> int:

@@ -41,7 +41,9 @@ def _generate() -> ModuleType:
     return module
 
 
+sys.path.insert(0, str(DOCS))
 generate = _generate()
+python_reference = generate.python_reference
 COMMANDS: dict[str, Any] = dict(generate.commands())
 GROUPS = {name.rpartition(" ")[0] for name in COMMANDS} | {"labxchange"}
 
@@ -250,25 +252,26 @@ def _confirmed(machine: Machine) -> None:
         time.sleep(0.1)
 
 
-def test_the_readme_example_runs(machines: tuple[Machine, Machine]) -> None:
-    ada, ben = machines
+def acquainted(ada: Machine, ben: Machine) -> None:
+    """Each has an identity and has verified the other."""
     for machine, name, organisation in ((ada, "Ada Lindqvist", "Northwind Pharma"), (ben, "Ben Okafor", "Meridian CRO")):
         machine.run("key", "create", "--name", name, "--organisation", organisation, "--credential-file", str(machine.credential))
     (ben.folder / "invitation.txt").write_text(ada.run("contact", "invite"))
     ben.run("contact", "accept", "invitation.txt")
     ada.run("contact", "verify", "Ben Okafor", "--words", " ".join(ben.key()["words"]))
     ben.run("contact", "verify", "Ada Lindqvist", "--words", " ".join(ada.key()["words"]))
+
+
+def test_the_readme_example_runs(machines: tuple[Machine, Machine]) -> None:
+    ada, ben = machines
+    acquainted(ada, ben)
     (ben.folder / "plate-1.csv").write_text("well,od\nA1,0.42\n")
     ben.run("share", "create", "plate-1.csv", "--to", "Ada Lindqvist", "--title", "Assay protocol", "--wait")
     ada.until("Assay protocol", "inbox")
 
     example = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)[0]
     assert 8 <= len(example.strip().splitlines()) <= 12
-    shown = "\n".join(
-        f"print(repr({ast.unparse(node.value)}))" if isinstance(node, ast.Expr) else ast.unparse(node)
-        for node in ast.parse(example).body
-    )
-    said = ada.python(shown)
+    said = ada.python("\n".join(_printing(example)))
     assert "Ben Okafor" in said
     assert "Phase I tables" in said
     assert "intact" in said
@@ -287,8 +290,47 @@ def test_python_in_the_documentation_names_what_exists(page: Path) -> None:
                 assert node.attr in labxchange.__all__
 
 
-def test_the_python_reference_has_every_name() -> None:
+def test_everything_public_in_python_says_what_it_is() -> None:
+    """The page is made from what `help` shows, so it cannot be behind; what it would lack is named."""
     import labxchange
 
-    page = (DOCS / "reference" / "python.md").read_text(encoding="utf-8")
-    assert not [name for name in labxchange.__all__ if not name.startswith("__") and f"`lx.{name}" not in page]
+    assert set(python_reference.NAMES) == {name for name in labxchange.__all__ if not name.startswith("__")}
+    assert python_reference.missing() == []
+    page = python_reference.page()
+    assert not [entry.name for entry in python_reference.entries() if f"### {entry.name}\n" not in page]
+
+
+def test_the_reference_tells_of_what_has_no_words() -> None:
+    bare = python_reference.Entry("lx.bare", "lx.bare(a: Other) -> Share", "Gives.\n\nArgs:\n    b: none.", ("a",), {})
+    assert python_reference.judged(bare) == [
+        "lx.bare: no example",
+        "lx.bare: no word on a",
+        "lx.bare: has no b",
+        "lx.bare: Other is not described",
+    ]
+
+
+def test_the_examples_of_the_python_reference_run(machines: tuple[Machine, Machine]) -> None:
+    """One after another, as one story; what an example ends with is printed too."""
+    ada, ben = machines
+    acquainted(ada, ben)
+    (ada.folder / "results" / "adsl.csv").write_text("USUBJID,AGE\n01-701-1015,63\n01-701-1023,71\n")
+    (ben.folder / "adsl.csv").write_text("USUBJID,AGE\n01-701-1015,63\n01-701-1023,64\n")
+    (ben.folder / "plates.bin").write_bytes(bytes(20_000_000))
+    for name, title in (("adsl.csv", "Phase I tables"), ("plates.bin", "Assay protocol")):
+        ben.run("share", "create", name, "--to", "Ada Lindqvist", "--title", title, "--wait")
+        ada.until(title, "inbox")
+    lines = ["import labxchange as lx"]
+    for entry in python_reference.entries():
+        lines += [f"print({entry.name!r})", *_printing(python_reference.split(entry.doc).example)]
+    said = ada.python("\n".join(lines))
+    assert said.rstrip().splitlines()[-1] == "lx.NodeLocked"
+    assert "match" in said
+    assert "Elderly" in said
+    ben.until("rejected", "share", "status", "Phase I tables")
+
+
+def _printing(code: str) -> list[str]:
+    """The lines of ``code``, with each expression printed as a prompt would."""
+    nodes = ast.parse(code).body
+    return [f"print(repr({ast.unparse(one.value)}))" if isinstance(one, ast.Expr) else ast.unparse(one) for one in nodes]

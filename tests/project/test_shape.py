@@ -18,7 +18,7 @@ LONGER = {
     "net/channel.py": (750, "one connection: streams, flow control, rekeying and its end belong to one state"),
     "node/receiving.py": (670, "the life of an incoming transfer in one place"),
     "node/node.py": (735, "the one API: a short method for each verb, and the wiring of the parts"),
-    "node/values.py": (340, "all that the faces see, side by side"),
+    "node/values.py": (540, "all that the faces see, side by side, each field with its meaning and unit"),
     "node/serving.py": (610, "every request of a peer is judged in one place"),
     "net/endpoint.py": (550, "the gate before and after the handshake shares its counters"),
     "wire/control/handshake.py": (500, "both sides of one protocol, message by message"),

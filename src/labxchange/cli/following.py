@@ -88,7 +88,7 @@ def _pulse(path: PathInfo) -> list[str]:
     if path.loss >= _LOSS_SHOWN:
         parts.append(f"{100 * path.loss:.2g} % lost")
     if path.plane == "lanes":
-        parts.append(screen.number(path.lanes, "lane"))
+        parts += [screen.number(path.lanes, "lane")] if path.lanes else []
     elif path.plane:
         parts.append("over QUIC")
     return parts + ([f"limit {path.limit}"] if path.limit else [])

@@ -34,7 +34,17 @@ _WITHIN: Final = ("PARAMCD", "AVISITN", "ATPTN", "VISITNUM")
 
 
 class CellChange(msgspec.Struct, frozen=True, kw_only=True):
-    """One cell that differs: the values of its row's keys (or the row's number from 1), and the canonical texts."""
+    """One cell that differs.
+
+    Fields:
+        key: the values of its row's keys, or the row's number from 1.
+        column: the name of its column.
+        before: its canonical text in the first table.
+        after: in the second.
+
+    Example:
+        lx.compare(adsl, adsl.assign(AGE=99)).cells[0].after
+    """
 
     key: tuple[str, ...]
     column: str
@@ -43,7 +53,16 @@ class CellChange(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
-    """A label or a type of a column that differs."""
+    """A label or a type of a column that differs.
+
+    Fields:
+        column: the name of the column.
+        before: in the first table.
+        after: in the second.
+
+    Example:
+        lx.compare(adsl, adsl.assign(AGE=adsl["AGE"].astype(str))).types[0].after
+    """
 
     column: str
     before: str
@@ -51,7 +70,26 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
-    """All that differs from the first table to the second. ``cells`` and the rows hold the first thousand of those counted."""
+    """All that differs from the first table to the second; prints as a list of differences.
+
+    Fields:
+        keys: the columns by which rows were matched; empty: by place.
+        rows_before: rows of the first table.
+        rows_after: rows of the second.
+        rows_added: rows that only the second has.
+        rows_removed: rows that only the first has.
+        cells_changed: cells that differ in the rows and columns that both have.
+        added: the keys of the first thousand rows added.
+        removed: the keys of the first thousand rows removed.
+        cells: the first thousand cells that differ.
+        columns_added: columns that only the second has.
+        columns_removed: columns that only the first has.
+        labels: columns whose label differs.
+        types: columns whose type differs.
+
+    Example:
+        print(lx.compare(adsl, adsl.drop(index=0)))
+    """
 
     keys: tuple[str, ...]
     rows_before: int
@@ -69,11 +107,19 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def same_values(self) -> bool:
-        """Whether both hold the same columns, rows and values; labels and types may differ."""
+        """Whether both hold the same columns, rows and values; labels and types may differ.
+
+        Example:
+            lx.compare(adsl, adsl.copy()).same_values
+        """
         return not (self.rows_added or self.rows_removed or self.cells_changed or self.columns_added or self.columns_removed)
 
     def to_frame(self) -> DataFrame:
-        """One line for each difference that is kept: what, key, column, before, after; escaped."""
+        """One line for each difference that is kept: what, key, column, before, after; escaped.
+
+        Example:
+            lx.compare(adsl, adsl.drop(index=0)).to_frame()
+        """
         head = ["what", "key", "column", "before", "after"]
         frame: DataFrame = library("pandas").DataFrame([[escape(cell) for cell in line] for line in self._lines()], columns=head)
         return frame

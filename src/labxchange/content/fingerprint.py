@@ -23,7 +23,16 @@ _TABLE: Final = "labxchange table v0"
 
 
 class Fingerprint(msgspec.Struct, frozen=True, kw_only=True):
-    """What identifies the values of a table: 64 hexadecimal digits, and the shape for people."""
+    """What identifies the values of a table; ``str()`` gives the digest. Equal for two tables exactly when their values are.
+
+    Fields:
+        value: SHA-256, 64 hexadecimal digits.
+        rows: rows of the table.
+        columns: columns of the table.
+
+    Example:
+        lx.fingerprint(adsl) == lx.fingerprint(adsl.copy())
+    """
 
     value: str
     rows: int

@@ -37,8 +37,16 @@ class Verdict(StrEnum):
 class Finding(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One file that is not as it should be.
 
-    ``offset`` is the first byte of the first chunk that differs, -1 when it is not known; ``expected`` and ``got`` are hex
-    digests (of the chunk when ``offset`` is known, else of the file) or sizes ("12 bytes"); ``text`` is a sentence.
+    Fields:
+        path: the file, in the dataset.
+        kind: differ, missing, unexpected or error.
+        offset: the first byte of the first chunk that differs; -1 when it is not known.
+        expected: the digest in hexadecimal (of the chunk when ``offset`` is known, else of the file), or the size ("12 bytes").
+        got: what was found instead.
+        text: all of it as a sentence.
+
+    Example:
+        [(one.path, one.text) for one in received.report.findings]
     """
 
     path: str
@@ -50,15 +58,41 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class NotRun(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """A check that did not run, and why."""
+    """A check that did not run, and why.
+
+    Fields:
+        name: the check.
+        why: the reason.
+
+    Example:
+        [(one.name, one.why) for one in received.report.checks_not_run]
+    """
 
     name: str
     why: str
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The result of a check. ``bytes`` is what was read and matched; ``left_out`` files have no digests to check against.
-    ``reused_bytes`` of a transfer were here already, in earlier versions."""
+    """The result of a check of all files against what the sender signed.
+
+    Fields:
+        verdict: intact; intact-with-extra: other files are there too; not-intact: at least one differs, is missing or unreadable.
+        matched: files that match.
+        differ: files whose bytes are others.
+        missing: files that are not there.
+        unexpected: files that are there and not in the manifest.
+        error: files that could not be read.
+        left_out: files that the sender's node could not read, so that there is nothing to check them against.
+        bytes: bytes that were read and match.
+        findings: the first thousand files that are not as they should be.
+        truncated: whether there are more of them.
+        checks_run: what was checked, in words.
+        checks_not_run: what was not, and why.
+        reused_bytes: bytes of a transfer that were here already, in earlier versions.
+
+    Example:
+        print(received.report.verdict, received.report.matched)
+    """
 
     verdict: Verdict
     matched: int

@@ -140,6 +140,9 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     future = start(work)
     try:
         return future.result()
+    except LabxchangeError as error:
+        # The way through this module tells a scientist nothing.
+        raise error.with_traceback(None) from error.__cause__
     except BaseException:
         future.cancel()
         raise

@@ -3,8 +3,9 @@
 Rules: time never runs back below the largest time seen, so an ended grant stays ended; nor does it stand still: while the
 system's clock is behind, it goes on from the largest time by what has elapsed, so a grant still ends; a forward jump of over
 24 hours while the node runs, or 30 days between runs, is not adopted until a person confirms it, and grants wait meanwhile;
-smaller jumps are adopted and reported; times claimed by other nodes never move it. Elapsed time comes from a counter that also
-runs in sleep. Storing the largest time seen is left to the node.
+smaller jumps are adopted and reported; times claimed by other nodes never move it; a time that no calendar has, as of a broken
+clock, is never adopted, by nobody. Elapsed time comes from a counter that also runs in sleep. Storing the largest time seen is
+left to the node.
 """
 
 from __future__ import annotations
@@ -13,11 +14,14 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from labxchange.errors import InputError
 from labxchange.store.trail import Stamp
 
 JUMP_REPORTED_MS = 10_000
 JUMP_RUNNING_MS = 24 * 3_600_000
 JUMP_BETWEEN_RUNS_MS = 30 * 24 * 3_600_000
+_CALENDAR_MS = range(253_402_214_400_000)
+"""1970 to the last day but one of the year 9999: what every zone can write down."""
 
 
 def wall_ms() -> int:
@@ -51,7 +55,7 @@ class Clock:
         self._elapsed = elapsed
         self._started = elapsed()
         now = wall()
-        self.in_doubt = bool(largest_seen) and now - largest_seen > JUMP_BETWEEN_RUNS_MS
+        self.in_doubt = now not in _CALENDAR_MS or (bool(largest_seen) and now - largest_seen > JUMP_BETWEEN_RUNS_MS)
         self.jumps: list[tuple[int, int, bool]] = []
         if self.in_doubt or (largest_seen and now < largest_seen - JUMP_REPORTED_MS):
             self.jumps.append((largest_seen, now, not self.in_doubt))
@@ -91,12 +95,21 @@ class Clock:
         self._base_wall, self._base_elapsed = wall, elapsed
 
     def proposed(self) -> int:
-        """What ``reset`` would adopt: the operating system's time."""
-        return self._wall()
+        """What ``reset`` would adopt: the operating system's time.
+
+        Raises:
+            InputError: ``clock-unusable``.
+        """
+        wall = self._wall()
+        if wall not in _CALENDAR_MS:
+            message = "The clock of this machine names a time that does not exist, which cannot be adopted."
+            raise InputError("clock-unusable", message, hint="Set the clock first, best by NTP (`timedatectl set-ntp true`).")
+        return wall
 
     def reset(self) -> tuple[int, int]:
-        """A person says the operating system's clock is right: adopt it, also backwards. Returns (before, after)."""
-        before, wall = self.largest, self._wall()
+        """A person says the operating system's clock is right: adopt it, also backwards. Returns (before, after); raises as
+        ``proposed``."""
+        before, wall = self.largest, self.proposed()
         self._asked = self._elapsed()
         self._rebase(wall, self._asked)
         self.largest, self.in_doubt = wall, False
@@ -116,5 +129,7 @@ def local_text(utc_ms: int) -> str:
 
 
 def utc_text(utc_ms: int) -> str:
-    """UTC for people, e.g. ``2026-11-21 22:05:01 UTC``."""
+    """UTC for people, e.g. ``2026-11-21 22:05:01 UTC``; a clock and a peer may name any number."""
+    if utc_ms not in _CALENDAR_MS:
+        return "a time that does not exist"
     return f"{datetime.fromtimestamp(utc_ms / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"

@@ -576,6 +576,7 @@ class Node(Verbs):
         return [self._transfer(row) for row in found]
 
     async def transfer_show(self, *, transfer: str) -> values.TransferInfo:
+        self.core.require()  # a locked node moves nothing, whatever it last wrote down
         return self._transfer(self._find(transfer))
 
     def _find(self, transfer: str) -> TransferRow:

@@ -88,7 +88,7 @@ def _way(info: TransferInfo) -> str:
     """How the data travels, in a few words; nothing while it does not."""
     path, parts = info.path, []
     if path.plane == "lanes":
-        parts.append(f"over {amount(path.lanes, 'lane')}")
+        parts.append(f"over {amount(path.lanes, 'lane')}" if path.lanes else "over lanes")
     elif path.plane:
         parts.append("over QUIC")
     parts += [path.cipher] if path.cipher else []

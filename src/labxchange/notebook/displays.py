@@ -92,9 +92,10 @@ class TransferView:
         done = info.state in (*_ENDED, "verified")
         if done and info.receipt:
             self._receipt = await client.call(Verbs.receipt_show, transfer=info.transfer)
-        self._draw()
         if done:
             self._finish()
+        else:
+            self._draw()
         return done and (info.state != "verified" or self._countersign_over())
 
     def shows(self, transfer: str) -> bool:

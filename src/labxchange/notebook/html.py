@@ -2,8 +2,9 @@
 
 - Every text goes through ``text``: characters that act (control, direction, invisible) are shown as what they are, then HTML is
   escaped; ``bdi`` keeps a right-to-left name from moving what stands beside it.
-- Styles are inline, because a ``<style>`` would reach the whole page and is removed by viewers. Colours are JupyterLab's own
-  variables with a fallback that works on light and on dark pages, where these variables do not exist.
+- Styles are inline, because a ``<style>`` would reach the whole page and is removed by viewers. Text has the colour of the page
+  and greys are half transparent, as front ends outside JupyterLab set its variables for a light page on dark ones too; marks have
+  the theme's colours, with fallbacks that can be seen on both.
 - Colour never says anything alone: each mark has its word beside it, a bar its per cent, a graph its title.
 
 What a transfer or a share looks like is left to ``cards``.
@@ -16,15 +17,15 @@ from collections.abc import Mapping, Sequence
 
 from labxchange.dataset.names import escape
 
-FAINT = "var(--jp-ui-font-color2, inherit)"
-LINE = "var(--jp-border-color2, rgba(128, 128, 128, 0.4))"
-TRACK = "var(--jp-layout-color3, rgba(128, 128, 128, 0.3))"
+FAINT = "opacity: 0.75"
+LINE = "rgba(128, 128, 128, 0.4)"
+TRACK = "rgba(128, 128, 128, 0.3)"
 TONES: Mapping[str, str] = {
     "good": "var(--jp-success-color1, #2e9e44)",
     "busy": "var(--jp-brand-color1, #2196f3)",
     "warn": "var(--jp-warn-color1, #ef8c00)",
     "bad": "var(--jp-error-color1, #e0433a)",
-    "idle": "var(--jp-ui-font-color2, #808080)",
+    "idle": "rgb(128, 128, 128)",
 }
 """What a mark means -> its colour."""
 
@@ -46,12 +47,12 @@ def attribute(content: object) -> str:
 
 
 def faint(markup: str) -> str:
-    return f'<span style="color: {FAINT}">{markup}</span>'
+    return f'<span style="{FAINT}">{markup}</span>'
 
 
 def hint(sentence: str) -> str:
     """A small line under a field."""
-    style = f"color: {FAINT}; font-size: var(--jp-ui-font-size0, 11px); line-height: 1.4"
+    style = f"{FAINT}; font-size: var(--jp-ui-font-size0, 11px); line-height: 1.4"
     return f'<div style="{style}">{text(sentence)}</div>'
 
 
@@ -76,7 +77,7 @@ def card(label: str, *parts: str) -> str:
 def fields(pairs: Sequence[tuple[str, str]]) -> str:
     """Names and their values (markup), a pair a line; pairs without a value are left out."""
     rows = "".join(
-        f'<tr style="background: none"><th scope="row" style="{_CELL}; text-align: left; font-weight: normal; color: {FAINT}; '
+        f'<tr style="background: none"><th scope="row" style="{_CELL}; text-align: left; font-weight: normal; {FAINT}; '
         f'white-space: nowrap">{text(name)}</th><td style="{_CELL}; text-align: left">{value}</td></tr>'
         for name, value in pairs
         if value
@@ -103,7 +104,7 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[object]], *, caption: st
         + "</tr>"
         for row in rows
     )
-    under = f'<caption style="caption-side: bottom; text-align: left; padding-top: 4px; color: {FAINT}">{text(caption)}</caption>'
+    under = f'<caption style="caption-side: bottom; text-align: left; padding-top: 4px; {FAINT}">{text(caption)}</caption>'
     style = f"{_FONT}; border-collapse: collapse; border: none; margin: 4px 0; table-layout: auto"
     return f'<table style="{style}">{under}<thead><tr style="background: none">{head}</tr></thead><tbody>{body}</tbody></table>'
 

@@ -28,7 +28,11 @@ _Key = tuple[str, str, int]
 
 
 class InboxPanel(Panel):
-    """Offers, live."""
+    """Offers, live, with a button to receive each; ``close()`` ends it.
+
+    Example:
+        lx.inbox().panel().close()
+    """
 
     title = "Inbox"
 

@@ -15,7 +15,8 @@ from labxchange import times
 from labxchange.node.client import Client
 from labxchange.node.values import ContactInfo, EntryInfo, InboxItem, ShareInfo, TransferInfo
 from labxchange.notebook import html
-from labxchange.notebook.handles import Share, Transfer
+from labxchange.notebook.handles import Transfer
+from labxchange.notebook.share import Share
 from labxchange.notebook.text import amount, second, size, table, when
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ TRAIL_HEADS = ("seq", "when", "event", "result", "who", "with")
 
 
 class Listed(Sequence[T], Generic[T]):
-    """A list that prints as a table.
+    """A list that prints as a table, of what the node answered at one moment: ``list[0]``, ``len(list)``, ``for one in list``.
 
     Args:
         values: what ``to_frame`` makes its rows of.
@@ -62,14 +63,22 @@ class Listed(Sequence[T], Generic[T]):
         return html.table(self._heads, self._rows, caption=caption, empty=f"{self._empty.capitalize()}.")
 
     def to_frame(self) -> DataFrame:
-        """A pandas DataFrame of the values behind the table: numbers as numbers, moments as UTC timestamps."""
+        """A pandas DataFrame of the values behind the table: a row each, numbers as numbers, moments as UTC timestamps.
+
+        Example:
+            lx.audit().to_frame()[["seq", "utc", "event"]].head()
+        """
         from labxchange.notebook.frames import frame
 
         return frame(self._values)
 
 
 class Contacts(Listed[ContactInfo]):
-    """The people you know."""
+    """The people you know, as ``ContactInfo``.
+
+    Example:
+        [one.name for one in lx.contacts() if one.state == "verified"]
+    """
 
     def __init__(self, found: Sequence[ContactInfo]) -> None:
         heads = ("name", "organisation", "state", "connected", "alert")
@@ -78,7 +87,11 @@ class Contacts(Listed[ContactInfo]):
 
 
 class Shares(Listed[Share]):
-    """Your shares."""
+    """Your shares, each version as a ``Share``.
+
+    Example:
+        lx.shares()[-1].status.state
+    """
 
     def __init__(self, client: Client, found: Sequence[ShareInfo]) -> None:
         heads = ("title", "version", "state", "files", "size", "recipients")
@@ -87,28 +100,56 @@ class Shares(Listed[Share]):
         self._client = client
 
     def panel(self, folder: str = ".") -> ShareForm:
-        """A form that shares files of ``folder`` and says what will happen; raises UnavailableError ``widgets-missing``."""
+        """A form to share with: it says in plain words what will happen, and nothing is read or signed before you press its
+        button.
+
+        Args:
+            folder: whose files it offers to share.
+
+        Raises:
+            UnavailableError: ``widgets-missing``: ipywidgets is not installed.
+
+        Example:
+            form = lx.shares().panel("results")
+            form.close()
+        """
         from labxchange.notebook.share_form import ShareForm
 
         return ShareForm(self._client, folder=folder)
 
 
 class Inbox(Listed[InboxItem]):
-    """What others offer you."""
+    """What others offer you, as ``InboxItem``.
+
+    Example:
+        [(one.title, one.files, one.bytes) for one in lx.inbox()]
+    """
 
     def __init__(self, client: Client, found: Sequence[InboxItem]) -> None:
         super().__init__(found, INBOX_HEADS, [inbox_row(item) for item in found], empty="nothing is offered", values=found)
         self._client = client
 
     def panel(self) -> InboxPanel:
-        """The inbox, live, with a button to receive each; raises UnavailableError ``widgets-missing``."""
+        """The inbox, live, with a button to receive each.
+
+        Raises:
+            UnavailableError: ``widgets-missing``: ipywidgets is not installed.
+
+        Example:
+            panel = lx.inbox().panel()
+            panel.close()
+        """
         from labxchange.notebook.inbox_panel import InboxPanel
 
         return InboxPanel(self._client)
 
 
 class Transfers(Listed[Transfer]):
-    """Transfers of both directions."""
+    """Transfers of both directions, oldest first, each as a ``Transfer``.
+
+    Example:
+        [one for one in lx.transfers() if one.status.direction == "in"]
+    """
 
     def __init__(self, client: Client, found: Sequence[TransferInfo]) -> None:
         heads = ("title", "direction", "with", "state", "arrived")
@@ -117,14 +158,27 @@ class Transfers(Listed[Transfer]):
 
 
 class Trail(Listed[EntryInfo]):
-    """Entries of the audit trail, newest first."""
+    """Entries of the audit trail, newest first, as ``EntryInfo``.
+
+    Example:
+        [one.seq for one in lx.audit(event="share")]
+    """
 
     def __init__(self, client: Client, found: Sequence[EntryInfo], *, event: str, about: str, limit: int) -> None:
         super().__init__(found, TRAIL_HEADS, [trail_row(item) for item in found], empty="no entries", values=found)
         self._client, self._event, self._about, self._limit = client, event, about, limit
 
     def panel(self) -> TrailPanel:
-        """The trail, live, with a filter and export; raises UnavailableError ``widgets-missing``."""
+        """The trail with a filter, and a button that writes all of it to a file. Looking is an entry of the trail itself, so it
+        looks again only when you ask it to.
+
+        Raises:
+            UnavailableError: ``widgets-missing``: ipywidgets is not installed.
+
+        Example:
+            panel = lx.audit(event="share").panel()
+            panel.close()
+        """
         from labxchange.notebook.trail_panel import TrailPanel
 
         return TrailPanel(self._client, event=self._event, about=self._about, limit=self._limit)

@@ -43,7 +43,12 @@ class Panel(ABC):
         watcher(self.client).add(self)
 
     def close(self) -> None:
-        """End it; the widgets go from the kernel and from the page."""
+        """End it: the panel is no longer kept true, and goes from the page.
+
+        Example:
+            panel = lx.inbox().panel()
+            panel.close()
+        """
         self._closed = True
         dispose(self.box)
 
@@ -90,4 +95,7 @@ class Panel(ABC):
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, Any]:
         cells.keep(self)
-        return living(self.box, self.title)
+        return living(self.box, repr(self))
+
+    def __repr__(self) -> str:
+        return f"{self.title}: a panel, which a notebook draws"

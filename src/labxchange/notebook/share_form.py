@@ -43,7 +43,11 @@ _HEAD = "What will happen"
 
 
 class ShareForm(Panel):
-    """Share files of a folder, or a part of a table, with contacts."""
+    """Share files of a folder, or a part of a table, with contacts, by a form; ``close()`` ends it.
+
+    Example:
+        lx.shares().panel("results").close()
+    """
 
     title = "Share"
 

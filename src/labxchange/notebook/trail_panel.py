@@ -22,7 +22,11 @@ _WIDE = "340px"
 
 
 class TrailPanel(Panel):
-    """Entries, newest first, and how many came since."""
+    """Entries, newest first, and how many came since, with a filter and export; ``close()`` ends it.
+
+    Example:
+        lx.audit().panel().close()
+    """
 
     title = "Audit trail"
 

@@ -108,7 +108,7 @@ class Watcher:
                 over = await view.refresh(self.client)
         except LabxchangeError as error:
             over = False
-            view.trouble(f"{error.message} {_GOES_ON if error.code in _AWAY else ''}".strip())
+            view.trouble(f"{error.message} {_GOES_ON if error.code in _AWAY else error.hint}".strip())
         except TimeoutError:
             over = False
             view.trouble(f"The node does not answer. {_GOES_ON}")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from labxchange.errors import InputError
 from labxchange.node.clock import JUMP_BETWEEN_RUNS_MS, JUMP_RUNNING_MS, Clock, local_text, utc_text
 
 NOON = 1_800_000_000_000
@@ -123,6 +126,22 @@ def test_a_reset_may_go_backwards() -> None:
     assert clock.now() == NOON
     machine.pass_(HOUR)
     assert clock.now() == NOON + HOUR
+
+
+def test_a_time_that_no_calendar_has_is_adopted_by_nobody() -> None:
+    machine = Machine()
+    clock = machine.clock(largest_seen=NOON)
+    machine.wall = 254_200_000_000_000  # in the year 10025
+    assert clock.now() == NOON
+    assert clock.in_doubt
+    assert [utc_text(when) for _, when, _ in clock.jumps] == ["a time that does not exist"]
+    with pytest.raises(InputError) as refused:
+        clock.reset()
+    assert refused.value.code == "clock-unusable"
+    assert machine.clock().in_doubt, "also at the first start"
+    machine.wall = NOON + HOUR
+    assert clock.reset() == (NOON, NOON + HOUR)
+    assert not clock.in_doubt
 
 
 def test_times_for_people() -> None:

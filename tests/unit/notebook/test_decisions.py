@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from labxchange.dataset.check import Finding, FindingKind, Findings, NotRun
 from labxchange.errors import InputError
-from labxchange.node.values import Notice, ReceiptInfo, ReceiptPage, TransferInfo
+from labxchange.node.values import Me, Notice, ReceiptInfo, ReceiptPage, TransferInfo
 from labxchange.notebook.handles import Transfer
+from labxchange.notebook.shown import ShownMe, ShownReport, shown
 from tests.unit.cli.fake import sample
 
 ID = "8c01d2" + "0" * 26
@@ -53,3 +55,25 @@ def test_a_receipt_is_shown_in_few_words_and_saved_once(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         receipt.save(str(saved))
     assert caught.value.code == "file-exists"
+
+
+def test_an_identity_and_a_report_print_in_few_words() -> None:
+    me = shown(
+        sample(Me, name="Bo", organisation="Bo Ltd", fingerprint="YCLT", words=("jurist", "atonable"), locked=True), ShownMe
+    )
+    assert repr(me).split("\n") == [
+        "Bo, Bo Ltd",
+        "  fingerprint  YCLT",
+        "  six words    jurist atonable",
+        "  keys         sealed: `labxchange node unlock`",
+    ]
+    found = Findings()
+    found.match(1_500_000)
+    found.add(Finding(path="a\x1b.csv", kind=FindingKind.DIFFER))
+    report = found.report(checks_run=("files: SHA-256",), checks_not_run=(NotRun("unexpected files", "not asked for"),))
+    assert repr(shown(report, ShownReport)).split("\n") == [
+        "not-intact: 1 file matched, 1.5 MB, 1 differ",
+        "  differ       a\\u{1b}.csv",
+        "  checked      files: SHA-256",
+        "  not checked  unexpected files: not asked for",
+    ]

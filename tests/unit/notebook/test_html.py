@@ -162,6 +162,7 @@ def test_colours_are_the_theme_s_with_a_fallback(name: str) -> None:
     assert not re.search(r"(?<!, )#[0-9a-f]{3,8}\b", re.sub(r"&#\w+;", "", markup))
     assert all(", " in found for found in re.findall(r"var\(([^;]*?)\)[;\"]", markup))
     assert "<style" not in markup
+    assert "font-color" not in markup, "text has the colour of the page, also where these are set for another page"
 
 
 NAMES = ("Ada Silva", "Bo Ltd", "Phase I tables", "adsl.xpt", "/home/bo/inbox")

@@ -50,7 +50,7 @@ def test_it_receives_what_is_pressed(client: FakeClient) -> None:
     buttons(panel)[0].click()
     until(lambda: len(panel._list.children[0].children) == 2, what="the transfer beside its offer")
     assert [given for name, given in client.asked if name == "receive"] == [{"share": "cd/2", "sender": "k"}]
-    assert panel._repr_mimebundle_()["text/plain"] == "Inbox"
+    assert panel._repr_mimebundle_()["text/plain"] == "Inbox: a panel, which a notebook draws"
     panel.close()
 
 
