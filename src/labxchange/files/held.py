@@ -7,8 +7,9 @@ Rules:
   writer waits 45 s at most, so ``still`` is asked when the bytes were used, and large files are not leased.
 - Where there is no lease the bytes are copied into memory of this process, sealed against writing.
 - Either way the same bytes can be opened a second time by a path, for libraries that want one.
+- Systems without leases and sealed memory: the bytes are read into memory, and there is no path.
 
-Linux only. What the bytes should be is for the caller.
+What the bytes should be is for the caller.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import fcntl
 import mmap
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,11 +29,11 @@ import msgspec
 LEASED_MAX_BYTES: Final = 2 << 30
 """What is hashed and parsed well within the 45 s."""
 _COPY_BYTES: Final = 1 << 24
-_SEALS: Final = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
+_LINUX: Final = sys.platform == "linux"
 
 
 class Held(msgspec.Struct, frozen=True):
-    """The bytes, and the path at which they can be opened once more while the block lasts."""
+    """The bytes, and the path (or "") at which they can be opened once more while the block lasts."""
 
     data: memoryview
     path: str
@@ -55,6 +57,9 @@ def held(path: Path, *, copied: bool = False) -> Iterator[Held]:
     Raises:
         OSError: as the system says it.
     """
+    if not _LINUX:
+        yield Held(memoryview(path.read_bytes()), "", -1)
+        return
     source = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         leased = not copied and os.fstat(source).st_size <= LEASED_MAX_BYTES and _lease(source)
@@ -94,7 +99,7 @@ def _copy(source: int) -> int:
         at = 0
         while count := os.sendfile(copy, source, at, _COPY_BYTES):
             at += count
-        fcntl.fcntl(copy, fcntl.F_ADD_SEALS, _SEALS)
+        fcntl.fcntl(copy, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
     except BaseException:
         os.close(copy)
         raise

@@ -84,5 +84,5 @@ def digest(data: memoryview, *, chunk_bytes: int) -> str:
         end = min(begin + part_bytes, len(data))
         return b"".join(blake3(data[at : min(at + chunk_bytes, end)]).digest() for at in range(begin, end, chunk_bytes))
 
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         return chunks_digest(b"".join(pool.map(part, range(0, len(data), part_bytes)))).hex()

@@ -64,3 +64,12 @@ def test_an_empty_file_and_no_descriptor_left(file: Path, copied: bool) -> None:
     with pytest.raises(FileNotFoundError), held(file.with_name("none"), copied=copied):
         raise AssertionError
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_system_without_leases_and_sealed_memory_reads_the_bytes(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_LINUX", False)
+    with held(file) as now:
+        file.write_bytes(b"changed")
+        assert now.data == DATA
+        assert (now.path, now.still) == ("", True)
+        now.leave_memory()

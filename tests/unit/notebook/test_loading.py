@@ -138,3 +138,10 @@ def test_a_large_csv_is_read_on_all_cores_as_a_small_one(tmp_path: Path) -> None
     with pytest.raises(InputError) as wide:
         load(released(tmp_path, "a.csv", data + b"1,2,3,4,5\n"))
     assert wide.value.code == "table-damaged"
+
+
+def test_a_system_without_leases_loads_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("labxchange.files.held._LINUX", False)
+    for name, data in files(tmp_path).items():
+        frame = load(released(tmp_path, name, data))
+        assert fingerprint(frame) == fingerprint(tables.read(data, name))
