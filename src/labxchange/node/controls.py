@@ -103,7 +103,7 @@ class Controls:
 
     # --- dividing -----------------------------------------------------------------------------------------------------
     async def watch(self) -> None:
-        """Divide the paths that transfers of different priority share, as long as the node runs."""
+        """Divide the paths that several transfers share, as long as the node runs."""
         while True:
             busy = self.divide(asyncio.get_running_loop().time())
             await asyncio.sleep(DIVIDE_S if busy else _LOOK_S)
@@ -116,7 +116,7 @@ class Controls:
         busy = False
         for address, shared in paths.items():
             priorities = _priorities(shared)
-            divided = len(set(priorities)) > 1
+            divided = len(shared) > 1
             if divided:
                 self._divide(self._capacities.setdefault(address, Capacity()), shared, priorities, now)
                 busy = True

@@ -16,9 +16,13 @@ def flow(priority: Priority, rate_mb: float, **given: float | bool) -> Flow:
     return Flow(priority=priority, rate_bytes_s=rate_mb * MB, **given)  # type: ignore[arg-type]
 
 
-def test_transfers_of_one_priority_are_left_to_share_by_themselves() -> None:
+def test_transfers_of_one_priority_share_by_themselves_until_one_falls_behind() -> None:
     for priority in WEIGHTS:
-        assert divide([flow(priority, 30), flow(priority, 70)], capacity_bytes_s=100 * MB) == [0.0, 0.0]
+        assert divide([flow(priority, 48), flow(priority, 52)], capacity_bytes_s=100 * MB) == [0.0, 0.0]
+        assert divide([flow(priority, 30), flow(priority, 70)], capacity_bytes_s=100 * MB) == [0.0, pytest.approx(49 * MB)]
+        assert divide([flow(priority, 40), flow(priority, 60)], capacity_bytes_s=100 * MB) == [0.0, pytest.approx(45 * MB)]
+        content = [flow(priority, 30, wants_more=False), flow(priority, 70)]
+        assert divide(content, capacity_bytes_s=100 * MB) == [0.0, 0.0], "who wants no more is not behind"
     assert divide([flow("high", 100)], capacity_bytes_s=100 * MB) == [0.0]
     assert divide([], capacity_bytes_s=0.0) == []
 
@@ -64,7 +68,9 @@ def test_caps_never_exceed_the_path_while_a_higher_class_is_hungry(seed: int) ->
     below = [cap for cap, item in zip(caps, flows, strict=True) if hungry and WEIGHTS[item.priority] < max(hungry)]
     assert all(cap > 0 for cap in below)
     assert sum(below) <= capacity + FLOOR_BYTES_S * len(flows)
-    assert all(cap == 0 for cap, item in zip(caps, flows, strict=True) if WEIGHTS[item.priority] == 16)
+    highest = [(cap, item) for cap, item in zip(caps, flows, strict=True) if WEIGHTS[item.priority] == 16]
+    assert all(cap < item.rate_bytes_s for cap, item in highest), "held only to give way to another of the highest"
+    assert not any(cap for cap, _ in highest) or any(cap == 0 and item.wants_more for cap, item in highest)
 
 
 def _on_a_path(capacity: float, flows: list[Flow], wanted: list[float], *, turns: int) -> list[float]:

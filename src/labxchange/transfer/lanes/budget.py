@@ -1,6 +1,7 @@
 """One budget for each remote address: what its path carries, divided among the transfers that go there by their priorities.
 
-Transfers of one priority share a path fairly by themselves. Where priorities differ and the path is full, the classes get it in
+Transfers of one priority share a path by themselves; where one of them falls behind, those that have more than their part are
+held to it until it has caught up. Where priorities differ and the path is full, the classes get it in
 the proportion of their weights: the highest class stays free, so that it finds out what the path can carry, and each transfer
 below is held to its part. What a transfer does not use, because its disk, its peer or its own cap holds it back, is left to the
 others, a little at a time, so that nobody is pushed aside while they try. Pure: no clock.
@@ -26,6 +27,11 @@ _RETREAT: Final = 0.5
 """And goes back to its part in steps of this, because those above may want only a little more."""
 _CONTENT: Final = 0.9
 """A transfer that moves this much of its own cap has what it wants."""
+_BEHIND: Final = 0.95
+"""A transfer that wants more and moves less than this of its part is behind others of its priority."""
+_ROOM, _YIELD = 0.9, 0.7
+"""Those that have more then leave it a tenth of their part, and give up a third of what they have at a time: it may be slow to
+catch up."""
 _IDLE_SHARE: Final = 0.1
 """Classes that move less than this of the path are in nobody's way."""
 
@@ -47,14 +53,18 @@ def divide(flows: Sequence[Flow], *, capacity_bytes_s: float) -> list[float]:
     """
     weights = [WEIGHTS[flow.priority] for flow in flows]
     parts = _fill(weights, [_demand(flow) for flow in flows], capacity_bytes_s)
+    even = _fill(weights, [_demand(flow) for flow in flows], sum(flow.rate_bytes_s for flow in flows))
+    behind = {its for flow, its, part in zip(flows, weights, even, strict=True) if _is_behind(flow, part)}
     caps = []
-    for flow, weight, part in zip(flows, weights, parts, strict=True):
+    for flow, weight, part, now in zip(flows, weights, parts, even, strict=True):
         above = [other for other, its in zip(flows, weights, strict=True) if its > weight]
         moving = sum(other.rate_bytes_s for other in above)
         if any(_is_hungry(other) for other in above):
             caps.append(max(part, flow.rate_bytes_s * _RETREAT, FLOOR_BYTES_S))
         elif moving >= _IDLE_SHARE * capacity_bytes_s > 0:
             caps.append(max(part * _GROWTH, FLOOR_BYTES_S))
+        elif weight in behind and flow.rate_bytes_s > now:
+            caps.append(max(_ROOM * now, _YIELD * flow.rate_bytes_s, FLOOR_BYTES_S))
         else:
             caps.append(0.0)
     return caps
@@ -62,6 +72,10 @@ def divide(flows: Sequence[Flow], *, capacity_bytes_s: float) -> list[float]:
 
 def _is_hungry(flow: Flow) -> bool:
     return flow.wants_more and (not flow.cap_bytes_s or flow.rate_bytes_s < _CONTENT * flow.cap_bytes_s)
+
+
+def _is_behind(flow: Flow, part: float) -> bool:
+    return _is_hungry(flow) and flow.rate_bytes_s < _BEHIND * part
 
 
 def _demand(flow: Flow) -> float:
