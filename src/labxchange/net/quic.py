@@ -32,8 +32,8 @@ WINDOW_BEFORE_BYTES = 8 << 10
 WINDOW_BYTES = 4 << 20
 STREAM_WINDOW_BYTES = (1 << 20) + (1 << 18)
 STREAMS_MAX = 256
-"""At once. A transfer asks for a dozen ranges at a time, each by a stream; beyond the limit the first transfers leave nothing to the
-others. How much they may hold together is the connection's window."""
+"""At once. A transfer asks for a dozen ranges at a time, each by a stream; beyond the limit the first transfers leave nothing to
+the others. How much they may hold together is the connection's window."""
 DATAGRAM_BYTES = 1232
 _PACKETS_BEFORE, _PACKETS_PROVEN = 10, 32
 """UDP payload that every IPv6 path carries (1,280 less both headers)."""
