@@ -3,7 +3,7 @@
 A report goes out when enough came for one: after a sixteenth of a round trip, at least 2 ms and at most 20, twice as long where
 fewer than 32 packets came, or 1,000 packets. It names the last packets over and over, so that eight reports in a row must be lost
 before one is not told of. When nothing comes after it, it goes out again, less and less often: it may be lost, and be the first
-from a new address of this end. What was not asked for is dropped. Taking complete units out of the assembly is left to the worker.
+from a new address of this end. What was not asked for is dropped. Taking complete units out of the assembly is the worker's.
 """
 
 from __future__ import annotations
