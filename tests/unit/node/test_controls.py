@@ -76,7 +76,9 @@ def test_a_recipients_word_counts_among_their_own_alone() -> None:
     assert (mine.cap_bytes_s, other.cap_bytes_s) == (0, 45 * MB), "half of what it has, and less soon"
     theirs = going_out("cy", "10.0.0.2", 90 * MB)
     controls, _ = controls_of(mine, theirs)
-    assert not controls.divide(0.0), "behind one address they would take from others"
+    assert controls.divide(0.0)
+    assert (mine.cap_bytes_s, theirs.cap_bytes_s) == (0, pytest.approx(63 * MB)), "as equals: they would take from others"
     chosen = going_out("bo", "10.0.0.2", 90 * MB, own="high", theirs="low")
     controls, _ = controls_of(mine, chosen)
-    assert not controls.divide(0.0), "the sender's own word counts first"
+    assert controls.divide(0.0)
+    assert (mine.cap_bytes_s, chosen.cap_bytes_s) == (0, pytest.approx(63 * MB)), "as equals: the sender's own word counts first"
