@@ -53,18 +53,18 @@ def divide(flows: Sequence[Flow], *, capacity_bytes_s: float) -> list[float]:
     """
     weights = [WEIGHTS[flow.priority] for flow in flows]
     parts = _fill(weights, [_demand(flow) for flow in flows], capacity_bytes_s)
-    even = _fill(weights, [_demand(flow) for flow in flows], sum(flow.rate_bytes_s for flow in flows))
-    behind = {its for flow, its, part in zip(flows, weights, even, strict=True) if _is_behind(flow, part)}
+    evenly = _fill(weights, [_demand(flow) for flow in flows], sum(flow.rate_bytes_s for flow in flows))
+    behind = {its for flow, its, part in zip(flows, weights, evenly, strict=True) if _is_behind(flow, part)}
     caps = []
-    for flow, weight, part, now in zip(flows, weights, parts, even, strict=True):
+    for flow, weight, part, even in zip(flows, weights, parts, evenly, strict=True):
         above = [other for other, its in zip(flows, weights, strict=True) if its > weight]
         moving = sum(other.rate_bytes_s for other in above)
         if any(_is_hungry(other) for other in above):
             caps.append(max(part, flow.rate_bytes_s * _RETREAT, FLOOR_BYTES_S))
         elif moving >= _IDLE_SHARE * capacity_bytes_s > 0:
             caps.append(max(part * _GROWTH, FLOOR_BYTES_S))
-        elif weight in behind and flow.rate_bytes_s > now:
-            caps.append(max(_ROOM * now, _YIELD * flow.rate_bytes_s, FLOOR_BYTES_S))
+        elif weight in behind and flow.rate_bytes_s > even:
+            caps.append(max(_ROOM * even, _YIELD * flow.rate_bytes_s, FLOOR_BYTES_S))
         else:
             caps.append(0.0)
     return caps

@@ -1,0 +1,55 @@
+"""The order of things in a worker's loop: what the node ordered before a datagram came is obeyed before that is looked at."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from labxchange.net.quic import STREAMS_MAX
+from labxchange.transfer.lanes import messages
+from labxchange.transfer.lanes.fetching import LaneFetching
+from labxchange.transfer.lanes.ring import Row
+from labxchange.transfer.lanes.worker import Worker
+
+LANE = b"lane-1"
+
+
+class Late:
+    """A ring: each time it is filled the node has just given another order, and asked the other side for what comes of it."""
+
+    def __init__(self, node: socket.socket, rows: int) -> None:
+        self.has_rows = True
+        self._node = node
+        self._left = rows
+        self._rows: list[Row] = []
+
+    def fill(self) -> int:
+        if not self._left:
+            return 0
+        self._left -= 1
+        self._node.send(messages.encode(messages.Cap(lane=LANE, cap_bytes_s=0.0)))
+        self._rows.append(Row(memoryview(bytes(1_200)), 1_200, ("10.0.0.1", 1), None, 0.0, 0))  # type: ignore[arg-type]
+        return 1
+
+    def take(self) -> Row | None:
+        return self._rows.pop(0) if self._rows else None
+
+    def done(self, row: Row) -> None:
+        pass
+
+
+def test_an_order_that_was_given_before_a_datagram_came_is_obeyed_before_it(monkeypatch: Any) -> None:
+    """Else what was asked for is taken for unasked: dropped, and acknowledged."""
+    node, control = socket.socketpair()
+    with node, control:
+        worker = Worker(control, None)
+        happened: list[str] = []
+        monkeypatch.setattr(worker, "_ring", Late(node, 3))
+        monkeypatch.setattr(worker, "_obey", lambda order: happened.append("order"))
+        monkeypatch.setattr(worker, "_lanes_of", lambda row: happened.append("datagram") or [])
+        worker._take_datagrams()
+        assert happened == 3 * ["order", "datagram"]
+
+
+def test_a_connection_has_streams_for_the_requests_of_ten_transfers() -> None:
+    assert 10 * (LaneFetching.parallel + 2) < STREAMS_MAX, "or some move and the others wait"
