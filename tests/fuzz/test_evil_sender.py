@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from hashlib import sha256
@@ -49,6 +50,7 @@ from labxchange.wire.control.messages import (
     Taken,
     encode,
 )
+from labxchange.wire.control.pages import deflated
 from tests.fuzz.evil import (
     FULL,
     FUZZ,
@@ -66,6 +68,7 @@ from tests.support.world import World, simulate
 
 DAY_MS = 86_400_000
 WARM = 10_000
+_BOMB = zlib.compress(bytes(64 << 20))
 
 
 class EvilShare:
@@ -164,7 +167,8 @@ class EvilShare:
         if isinstance(request, GetPage):
             body = {"listing": self.listing_body, "manifest": self.manifest_body, "digests": self.chunk_digests}[request.body]
             data = body[request.number * PAGE_BYTES : (request.number + 1) * PAGE_BYTES]
-            return [encode(PageOf(data=data, last=len(body) <= (request.number + 1) * PAGE_BYTES))]
+            last = len(body) <= (request.number + 1) * PAGE_BYTES
+            return [encode(deflated(data, last=last) if request.body == "listing" else PageOf(data=data, last=last))]
         if isinstance(request, Begin):
             return [encode(Nonce(nonce=bytes(32))), encode(Started(manifest=b"" if self.hashing else self.manifest.envelope))]
         if isinstance(request, GetDigests):
@@ -277,6 +281,8 @@ class EvilSender:
             encode(PageOf(data=bytes(PAGE_BYTES), last=False)),
             encode(PageOf(data=b"", last=False)),
             encode(PageOf(data=b"", last=True)),
+            encode(PageOf(data=_BOMB, last=False, deflated=True)),
+            encode(PageOf(data=b"no zlib", last=True, deflated=True)),
             encode(Fetched(gone=[])),
             encode(Pieces(pieces=[])),
             b"",

@@ -26,7 +26,7 @@ LONGER = {
     "transfer/receive.py": (430, "the life of a chunk"),
     "transfer/lanes/fetching.py": (420, "lanes from their opening to their end, as the recipient asks over them"),
     "transfer/lanes/worker.py": (460, "one loop over sockets, machines, disk and the node"),
-    "wire/data/sender.py": (450, "the life of a byte that is sent, and every timer of it"),
+    "wire/data/sender.py": (470, "the life of a byte that is sent, and every timer of it"),
     "wire/data/congestion/fair.py": (340, "every rule by which a lane finds its rate, as they lean on one another"),
     "wire/data/lane.py": (350, "what both ends of a lane keep and judge alike"),
     "dataset/listing.py": (310, "the files of a version, and the line of all their bytes"),

@@ -155,6 +155,30 @@ def test_a_recipient_restarts_and_nothing_verified_comes_again(tmp_path: Path) -
     simulate(story, tmp_path, delay_s=0.2)
 
 
+@pytest.mark.parametrize("who", ["sender", "recipient"])
+def test_a_node_that_was_killed_and_is_back_goes_on_at_once(who: str, tmp_path: Path) -> None:
+    """Its new connection tells that the old one is dead: nobody waits for the old one's silence."""
+
+    async def story(world: World) -> None:
+        ada, bo = await world.pair()
+        files = write_files(tmp_path / "data", many_files(60, 50_000))
+        await share(ada.node, bo.node, tmp_path / "data", title="Trial")
+        started = await bo.node.receive(share="Trial")
+        await midway(bo.node, started.transfer)
+        killed = ada if who == "sender" else bo
+        killed.crash()
+        crashed_at = now()
+        await killed.boot()
+        done = await ended(bo.node, started.transfer, timeout_s=120)
+        assert done.state == "completed"
+        assert now() - crashed_at < BACK_S
+        assert check_released(Path(done.destination), files) == 60
+        await settle(ada, bo)
+        await check_exchange(ada, bo)
+
+    simulate(story, tmp_path, delay_s=0.2)
+
+
 def test_a_resumed_transfer_fetches_only_what_is_missing(tmp_path: Path) -> None:
     async def story(world: World) -> None:
         ada, bo = await world.pair()

@@ -28,6 +28,7 @@ from labxchange.wire.control.messages import (
     PageOf,
     encode,
 )
+from labxchange.wire.control.pages import deflated
 
 _LOOK_S = 0.25
 """What was hashed meanwhile is told together."""
@@ -54,7 +55,12 @@ class Answering:
             page = statements.page_of(tx, digest, request.number)
         if page is None:
             raise PeerError("range-outside", "The other node asked for a page that does not exist.")
-        await stream.send(encode(PageOf(data=page[0], last=page[1])), end=True)
+        data, last = page
+        if request.body == "listing":
+            answer = await asyncio.to_thread(deflated, data, last=last)
+        else:
+            answer = PageOf(data=data, last=last)
+        await stream.send(encode(answer), end=True)
 
     async def digests(self, stream: Stream, row: Contact, request: GetDigests) -> None:
         loop = asyncio.get_running_loop()

@@ -46,6 +46,7 @@ from labxchange.wire.control.messages import (
     decode_answer,
     encode,
 )
+from labxchange.wire.control.pages import bytes_of
 
 _PACE_S = 0.25
 _AGAIN_S = 1.0
@@ -191,9 +192,12 @@ class Asking:
                 page = decode_answer(await stream.receive(ANSWER_S))
             if isinstance(page, Refused):
                 raise_refused(page.statement, channel)
-            if not isinstance(page, PageOf) or (len(page.data) != PAGE_BYTES and not page.last):
-                raise PeerError("out-of-order", "The other node sent something else where a page was due.")
-            out += page.data
+            if not isinstance(page, PageOf):
+                raise _no_page()
+            data = bytes_of(page)
+            if len(data) != PAGE_BYTES and not page.last:
+                raise _no_page()
+            out += data
             if page.last:
                 return bytes(out)
             if len(out) > limit:
@@ -222,6 +226,10 @@ def _agree(files: Sequence[ListedFile], digests: Sequence[FileDigests], announce
     except IntegrityError:
         return False
     return True
+
+
+def _no_page() -> PeerError:
+    return PeerError("out-of-order", "The other node sent something else where a page was due.")
 
 
 def _another_answer() -> PeerError:

@@ -70,7 +70,8 @@ _CANCELLABLE = ("waiting", "running", "paused", "cut", "failed")
 _WAIT_CODES = frozenset(
     {
         *("contact-unverified", "clock-in-doubt", "grant-not-yet-valid", "trail-stopped", "manifest-not-ready"),
-        *("transfer-unknown", "too-much-at-once", "too-many-connections", "node-stopping", "stream-stopped"),
+        *("transfer-unknown", "too-much-at-once", "too-many-connections", "connection-replaced", "node-stopping"),
+        "stream-stopped",
     }
 )
 """Refusals that pass by themselves: the transfer waits."""

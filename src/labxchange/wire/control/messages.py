@@ -137,10 +137,11 @@ class Refused(Message, frozen=True, kw_only=True, tag="refused"):
 
 
 class PageOf(Message, frozen=True, kw_only=True, tag="page"):
-    """The bytes of a page; ``last`` when none follows."""
+    """The bytes of a page, perhaps deflated (``pages``); ``last`` when none follows."""
 
     data: Annotated[bytes, msgspec.Meta(max_length=PAGE_BYTES)]
     last: bool
+    deflated: bool = False
 
 
 class Announced(Message, frozen=True, kw_only=True, tag="announced"):

@@ -2,7 +2,8 @@
 
 Life of a byte: asked for -> read -> sealed and sent, at most 1 ms of the rate at a time -> named in a report, or
 lost and sent again: read anew, under a new number. Lost bytes go before new ones. When nothing new is left, what nobody reported
-is sent again after 1.25 round trips; when nobody reports at all, one datagram at a time with growing pauses, for 15 s. Sizes
+is sent again after 1.25 round trips, and what was lost goes twice more while the path stands idle, as each loss then costs the
+whole transfer a round trip; when nobody reports at all, one datagram at a time with growing pauses, for 15 s. Sizes
 above 1,200 bytes are probed and used once a probe arrived; they are given up where the path changes or falls silent.
 
 Which ranges may be asked for is judged before; reading is a function that is given (``Read``).
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from heapq import heappop, heappush
 from typing import Final, Protocol
 
 import msgspec
@@ -41,6 +43,10 @@ LATE: Final = -1
 """In the place of a request: what is gone belongs to requests that were told of already."""
 
 _READ_AGAIN_S: Final = 0.0005
+ECHOES: Final = (0.25, 0.5)
+"""Of a round trip after it was found lost at the tail, bytes go once more, if the path is at least half empty."""
+ECHO_LOSS_MAX: Final = 0.1
+"""Where more than this part was lost, what goes once more would be much."""
 
 
 class Gone(Exception):
@@ -116,6 +122,7 @@ class Sender(Lane):
         self._read = read
         self._requests: deque[_Request] = deque()
         self._again: deque[tuple[int, int]] = deque()
+        self._echoes: list[tuple[float, list[tuple[int, int]]]] = []
         self._lost = memoryview(bytearray(BATCH_BYTES))
         self._next_send = now
         self._skip_in = self._draw_skip()
@@ -181,6 +188,9 @@ class Sender(Lane):
         self._lost_packets += report.lost_packets
         self._late_packets += report.late_packets
         self._again.extend(report.lost)
+        if report.lost and not self._requests and self._lost_packets <= ECHO_LOSS_MAX * self.sent_datagrams:
+            for part in ECHOES:
+                heappush(self._echoes, (now + part * recovery.srtt_s, report.lost))
         for size in report.sizes:
             if size > self.size and size in self._sizes:
                 self.size, self._probe_tries, self._probe_at = size, 0, now
@@ -232,6 +242,8 @@ class Sender(Lane):
         if self.is_dead:
             return NEVER
         out = min(self._control_timer(), self._rto_at, self._tail_at)
+        if self._echoes:
+            out = min(out, self._echoes[0][0])
         if self._may_probe():
             out = min(out, self._probe_at)
         if self._can_send():
@@ -242,6 +254,7 @@ class Sender(Lane):
         """Time passed."""
         if self.is_dead:
             return
+        self._send_echoes(now)
         if self._tail_at <= now:
             # While packets go out, later ones tell of the loss of earlier ones.
             if not self.has_work or self.recovery.in_flight_bytes >= self._window():
@@ -249,6 +262,14 @@ class Sender(Lane):
             self._tail_at = now + self._tail_s() / 4 if self.recovery.in_flight_packets else NEVER
         if self._rto_at <= now:
             self._on_silence(now)
+
+    def _send_echoes(self, now: float) -> None:
+        """Those that are due and find the path idle; others are dropped."""
+        idle = not self.has_work and self.recovery.in_flight_bytes < self._window() / 2
+        while self._echoes and self._echoes[0][0] <= now:
+            _, lost = heappop(self._echoes)
+            if idle:
+                self._again.extend(lost)
 
     def _on_silence(self, now: float) -> None:
         if now - self.heard_at > SILENCE_MAX_S:

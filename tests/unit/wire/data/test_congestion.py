@@ -9,7 +9,7 @@ from labxchange.wire.data.congestion.fair import Fair
 from labxchange.wire.data.congestion.fixed import Fixed
 from labxchange.wire.data.congestion.look import PERIOD_S, Look, Verdict
 from labxchange.wire.data.congestion.path import LOSS_MAX, Path
-from labxchange.wire.data.congestion.start import START_BYTES
+from labxchange.wire.data.congestion.start import GAIN, GROW, START_BYTES, START_BYTES_S, START_S, TIMES
 
 
 def told(
@@ -121,15 +121,18 @@ def test_all_lanes_of_a_machine_look_at_once_and_who_found_others_less_often() -
     assert sum(int(now / PERIOD_S) != int((now - 0.05) / PERIOD_S) for now in times) >= 6
 
 
-def test_fair_starts_with_32_datagrams_a_round_trip_and_doubles_at_most() -> None:
+@pytest.mark.parametrize("rtt_s", [0.01, 0.1, 0.4])
+def test_fair_starts_at_ten_megabits_or_32_datagrams_a_round_trip_and_grows_by_its_factor_at_most(rtt_s: float) -> None:
     control = Fair()
-    assert control.window_bytes == START_BYTES
-    sent = float(START_BYTES)
+    assert control.rate_bytes_s == START_BYTES_S
+    assert control.window_bytes == START_BYTES_S * START_S
+    sent = START_BYTES_S * rtt_s
     for number in range(5):
-        control.on_feedback(told(0.1 * (number + 1), acked=int(sent / 1_200), rate=sent / 0.1, round_=number))
-        grown = control.rate_bytes_s * 0.1
-        assert grown <= 2.9 * sent
-        sent = min(grown, 2 * sent)
+        control.on_feedback(told(rtt_s * (number + 1), rtt_s=rtt_s, acked=int(sent / 1_200), rate=sent / rtt_s, round_=number))
+        grown = control.rate_bytes_s * rtt_s
+        # All of a round trip is acknowledged at once here, so it grows a little more than by TIMES.
+        assert TIMES * sent <= grown + 4_000 <= max(GAIN * START_BYTES, sent) * (1.0 + GAIN * GROW) + 4_000
+        sent = grown
 
 
 def test_fair_keeps_its_cap_and_nearly_stops_in_silence() -> None:

@@ -2,7 +2,7 @@
 
 Loss alone does not slow a lane down; a queue that grows does, and loss that exceeds what the path loses without a queue.
 
-1. *Start*: the rate doubles each round trip until the queue grows, arrivals stop growing, or more is lost than by chance.
+1. *Start*: the rate grows 2.5 times each round trip until the queue grows, arrivals stop growing, or more is lost than by chance.
 2. *Drain*: what is too much in flight is waited for.
 3. *Quiet*: the lane keeps a queue of a few milliseconds, so that the link never runs empty: it sends more while the queue is
    shorter, less while it is longer. Each lane adds a few packets of its own to the queue that it keeps, and slow ones aim at
@@ -128,10 +128,8 @@ class Fair:
     def window_bytes(self) -> int:
         """At most this many bytes in flight."""
         rtt = self._path.rtt_min_s
-        if rtt is None:
-            return START_BYTES
-        if self._mode is _Mode.START:
-            return int(self._wake * self._start.window_bytes)
+        if rtt is None or self._mode is _Mode.START:
+            return int(self._wake * self._start.window_bytes(rtt))
         queue_s = 0.5 * rtt + 0.030
         if self._mode is _Mode.DRAIN:
             queue_s = 0.010 + min(rtt / 8, 0.020)
@@ -142,9 +140,9 @@ class Fair:
 
     @property
     def _wanted(self) -> float:
-        rtt = self._path.rtt_min_s or RTT_FIRST_S
+        rtt = self._path.rtt_min_s
         rate = self._start.rate_bytes_s(rtt) if self._mode is _Mode.START else self._gain * self._base
-        return max(self._wake * rate, 2 * DATAGRAM_BYTES / rtt)
+        return max(self._wake * rate, 2 * DATAGRAM_BYTES / (rtt or RTT_FIRST_S))
 
     @property
     def _base(self) -> float:
@@ -185,7 +183,7 @@ class Fair:
         if self._mode is _Mode.START:
             if not limited:
                 self._start.grow(feedback.acked_bytes / (1.0 - path.loss))  # or what is lost by chance slows the start
-            if path.queue_s > max(path.span_s / 16, 0.002) + 1.25 * path.jitter_s:
+            if path.queue_s > self._start.queue_limit_s(path):
                 self._drain()
         elif self._mode is _Mode.DRAIN:
             # A report is held for a quarter of a round trip; what arrives meanwhile is in flight too.
@@ -224,7 +222,7 @@ class Fair:
         if self._mode is _Mode.QUIET and queue_max_s < 2 * self._aim_s:
             path.learn_loss(ended, by_chance=False)
         if self._mode is _Mode.START:
-            if self._start.is_over(ended, now, lossy=lossy):
+            if self._start.is_over(ended, now, path=path, lossy=lossy):
                 self._drain()
         elif self._mode is _Mode.SETTLE:
             self._pace = self._carried

@@ -1,19 +1,32 @@
-"""The start of ``fair``: double the rate each round trip, and notice when that no longer brings more.
+"""The start of ``fair``: 2.5 times the rate each round trip, and notice when that no longer brings more.
 
-The window grows by what is acknowledged, as in TCP's slow start, but is paced. When the queue grows is for ``fair`` to see.
+The first round trip is paced too, at a rate that hardly any path in use is below, so that a long way costs no more round trips
+than a short one. The window then grows by one and a half of what is acknowledged.
 """
 
 from __future__ import annotations
 
 import math
 
-from labxchange.wire.data.congestion.path import Round
+from labxchange.wire.data.congestion.path import Path, Round
 
 START_BYTES = 32 * 1_200
-"""In the first round trip."""
+"""In the first round trip, however short it is."""
 
-GAIN = 1 / math.log(2)
-"""What is paced at this many windows a round trip, with each byte acknowledged added to the window, doubles each round trip."""
+START_BYTES_S, START_S = 1.25e6, 0.2
+"""The rate before one is known, and for how long at most while nothing is heard."""
+
+TIMES, GROW = 2.5, 1.5
+GAIN = TIMES * math.log(TIMES) / GROW
+"""A window that grows by GROW of each byte acknowledged, of which GAIN is paced in a round trip, is TIMES as large after each: the
+rate e^(at) has a = GAIN x GROW x e^-a, and a = ln TIMES."""
+
+QUEUE_SHARE, JITTERS, QUEUE_MIN_S = 1 / 16, 1.25, 0.002
+"""A queue of so much of the round trip, and so many times its jitter, ends it."""
+
+EARLY_SHARE, EARLY_ROUNDS = 1 / 64, 2
+"""So does this much above the longest wait of the round before: what stood there already is no queue of ours. At 2.5 times a round
+trip each moment that the queue is seen later costs."""
 
 GROWTH, FLAT_ROUNDS = 1.25, 3
 """It is over when arrivals grew less than this in so many rounds; in one, when more was lost than by chance."""
@@ -22,28 +35,43 @@ GROWTH, FLAT_ROUNDS = 1.25, 3
 class Start:
     """How much may be sent before the path is known."""
 
-    __slots__ = ("_best", "_flat_rounds", "_window")
+    __slots__ = ("_best", "_flat_rounds", "_rounds", "_waited_s", "_window")
 
     def __init__(self) -> None:
-        self._window: float = START_BYTES
+        self._window = 0.0
         self._best = 0.0
         self._flat_rounds = 0
+        self._rounds = 0
+        self._waited_s = 0.0
 
-    @property
-    def window_bytes(self) -> int:
-        """Twice what is paced in a round trip: the pacing is what bounds it."""
-        return int(2 * self._window)
+    def window_bytes(self, rtt_s: float | None) -> int:
+        """More than what is paced in a round trip: the pacing is what bounds it."""
+        return int(START_BYTES_S * START_S if rtt_s is None else 2 * self._base(rtt_s))
 
-    def rate_bytes_s(self, rtt_s: float) -> float:
+    def rate_bytes_s(self, rtt_s: float | None) -> float:
         """Pace at this rate."""
-        return GAIN * self._window / rtt_s
+        return START_BYTES_S if rtt_s is None else GAIN * self._base(rtt_s) / rtt_s
+
+    def _base(self, rtt_s: float) -> float:
+        return max(START_BYTES, START_BYTES_S * rtt_s / GAIN) + self._window
 
     def grow(self, acked_bytes: float) -> None:
         """So much was acknowledged, or lost by chance."""
-        self._window += acked_bytes
+        self._window += GROW * acked_bytes
 
-    def is_over(self, ended: Round, now: float, *, lossy: bool) -> bool:
-        """Whether what this round brought says that the path carries no more."""
+    def queue_limit_s(self, path: Path) -> float:
+        """A longer queue says that the path carries no more."""
+        if not self._rounds:
+            return math.inf  # nothing of ours is in it
+        limit_s = max(path.span_s * QUEUE_SHARE, QUEUE_MIN_S) + JITTERS * path.jitter_s
+        if self._rounds < EARLY_ROUNDS:
+            return limit_s
+        return min(limit_s, self._waited_s + max(path.span_s * EARLY_SHARE, QUEUE_MIN_S))
+
+    def is_over(self, ended: Round, now: float, *, path: Path, lossy: bool) -> bool:
+        """Whether what this round brought says so."""
+        self._rounds += 1
+        self._waited_s = ended.rtt_max_s - (path.rtt_min_s or 0.0)
         arrived = ended.acked / (now - ended.started_at)
         flat = arrived < GROWTH * self._best
         if not flat:
