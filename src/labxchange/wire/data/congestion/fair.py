@@ -24,7 +24,7 @@ from enum import Enum
 
 from labxchange.wire.data.congestion import Feedback
 from labxchange.wire.data.congestion.look import LOOK_GAIN, Look, Verdict
-from labxchange.wire.data.congestion.path import RTT_MEMORY_S, Path, Round
+from labxchange.wire.data.congestion.path import LOSS_MAX, RTT_MEMORY_S, Path, Round
 from labxchange.wire.data.congestion.start import START_BYTES, Start
 
 DATAGRAM_BYTES = 1_200
@@ -33,6 +33,9 @@ RTT_FIRST_S = 0.1
 
 REPORT_S = 0.010
 """The longest that a report is held."""
+
+START_EMPTY_S = 0.001
+"""A queue that never was longer while the rate grew did not make what was lost, unless that is very much."""
 
 DRAIN_ROUNDS, SETTLE_ROUNDS = 4, 2
 """The drain takes no longer; what is reported in the rounds after it was sent before its end."""
@@ -216,7 +219,10 @@ class Fair:
             self._shallow_s = max(queue_max_s, self._shallow_s or 0.0)
         if self._gain_before >= 1.0 and not ended.limited:
             self._arriving.append(ended.rate_bytes_s)
-        low = not lossy if self._mode is _Mode.START else self._gain_before <= LOW_GAIN
+        if self._mode is _Mode.START:  # while no queue stood, little enough was sent
+            low = not lossy or (queue_max_s < START_EMPTY_S + path.jitter_s and ended.loss < 2 * LOSS_MAX)
+        else:
+            low = self._gain_before <= LOW_GAIN
         if low and queue_s < 1.5 * self._aim_s:
             path.learn_loss(ended, by_chance=True)
         if self._mode is _Mode.QUIET and queue_max_s < 2 * self._aim_s:
