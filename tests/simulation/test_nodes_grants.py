@@ -233,7 +233,7 @@ def test_download_slots(tmp_path: Path) -> None:
 
     async def story(world: World) -> None:
         ada, bo = await world.pair()
-        files = write_files(tmp_path / "data", many_files(40, 50_000))
+        files = write_files(tmp_path / "data", many_files(40, 300_000))
         await share(ada.node, bo.node, tmp_path / "data", title="Trial", downloads=1)
 
         async def slots() -> tuple[int, int]:

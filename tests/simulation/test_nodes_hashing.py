@@ -275,9 +275,13 @@ def test_wrong_pages_of_digests_stop_the_attempt(tmp_path: Path, monkeypatch: py
         with monkeypatch.context() as patched:
             cheat(patched, lies[case])
             started = await bo.node.receive(share="Trial")
-            await until(bo.node, started.transfer, "running")
             pace.all()
-            waiting = await until(bo.node, started.transfer, "waiting", timeout_s=60)
+
+            async def stopped() -> TransferInfo | None:
+                info = await bo.node.transfer_show(transfer=started.transfer)
+                return info if info.state == "waiting" and info.reason else None
+
+            waiting = await wait_for(stopped, timeout_s=60)
         assert waiting.reason == code
         assert waiting.done_files == 0
         done = await ended(bo.node, started.transfer, timeout_s=60)

@@ -254,7 +254,7 @@ def test_a_share_is_served_over_a_connection_that_either_opened(tmp_path: Path, 
 def test_an_address_change_in_the_middle_of_a_transfer(tmp_path: Path, who: str) -> None:
     async def story(world: World) -> None:
         ada, bo = await world.pair()
-        files = write_files(tmp_path / "data", many_files(60, 50_000))
+        files = write_files(tmp_path / "data", many_files(60, 300_000))
         await share(ada.node, bo.node, tmp_path / "data", title="Trial")
         started = await bo.node.receive(share="Trial")
         await midway(bo.node, started.transfer)
@@ -294,7 +294,7 @@ def test_a_new_address_is_told_at_the_next_start(tmp_path: Path) -> None:
 def test_sleep_in_the_middle_of_a_transfer(tmp_path: Path, who: str, seconds: int) -> None:
     async def story(world: World) -> None:
         ada, bo = await world.pair()
-        files = write_files(tmp_path / "data", many_files(60, 50_000))
+        files = write_files(tmp_path / "data", many_files(60, 300_000))
         await share(ada.node, bo.node, tmp_path / "data", title="Trial")
         started = await bo.node.receive(share="Trial")
         before = await midway(bo.node, started.transfer)

@@ -35,8 +35,10 @@ STREAMS_MAX = 256
 """At once. A transfer asks for a dozen ranges at a time, each by a stream; beyond the limit the first transfers leave nothing to
 the others. How much they may hold together is the connection's window."""
 DATAGRAM_BYTES = 1232
-_PACKETS_BEFORE, _PACKETS_PROVEN = 10, 32
 """UDP payload that every IPv6 path carries (1,280 less both headers)."""
+_PACKETS_BEFORE, _PACKETS_PROVEN, _PACKETS_MAX = 10, 32, 256
+_START_BYTES_S = 1.25e6
+"""To a proven peer a connection begins at this rate, as a lane does, within these bounds."""
 IDLE_TIMEOUT_S = 30.0
 _PROBE_MAX_S = 2.0
 _VARINT_MAX_BYTES = 8
@@ -133,6 +135,9 @@ class BoundedConnection(QuicConnection):
         self._window = WINDOW_BYTES
         self._stream_window = STREAM_WINDOW_BYTES
         self._local_max_streams_bidi.value += STREAMS_MAX
+        packets = min(int(_START_BYTES_S * self._loss._rtt_smoothed) // DATAGRAM_BYTES, _PACKETS_MAX)
+        control = self._loss._cc
+        control.congestion_window = max(control.congestion_window, packets * DATAGRAM_BYTES)
 
     def consume(self, stream_id: int, count: int) -> None:
         """``count`` bytes of a stream were used up here, so the peer may send as many more."""

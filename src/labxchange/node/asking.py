@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from labxchange.dataset.listing import LISTING_MAX_BYTES, ListedFile, Listing, decode_files
+from labxchange.dataset.listing import LISTING_MAX_BYTES, ListedFile, Listing
 from labxchange.dataset.manifest import DIGEST_BYTES, FileDigests, Manifest, check_chunk_digests, decode_digests
 from labxchange.errors import InputError, IntegrityError, PeerError, RefusedError
-from labxchange.identity.statement import parse
+from labxchange.identity.statement import Signed, parse
 from labxchange.net.channel import Channel
-from labxchange.node.catalog import Catalog, Loaded
+from labxchange.node.catalog import Catalog, Loaded, decoded_listing
 from labxchange.node.core import Core
 from labxchange.node.inbox import Inbox
 from labxchange.node.refusals import raise_refused
@@ -53,6 +54,18 @@ _AGAIN_S = 1.0
 """Between questions to a sender who hashes, and to one who had nothing new."""
 
 
+class Opening(NamedTuple):
+    """The first questions of an attempt.
+
+    ``proven``: the accept is on its way, and lanes may be asked for. ``started``: the sender took it and the listing is here; the
+    share as it is known now. ``announced``: the first digests; None where all are here.
+    """
+
+    proven: asyncio.Future[None]
+    started: asyncio.Future[ShareRow]
+    announced: asyncio.Future[Announced] | None
+
+
 class Asking:
     """Asks over a channel."""
 
@@ -61,21 +74,38 @@ class Asking:
         self._catalog = catalog
         self._inbox = inbox
 
-    async def start(self, channel: Channel, row: TransferRow, grant: GrantRow, share: ShareRow) -> ShareRow:
-        """Get the listing and, beside it, as each round trip counts: prove possession, sign the accept, get the manifest if there
-        is one yet."""
+    @contextlib.asynccontextmanager
+    async def opening(self, channel: Channel, row: TransferRow, grant: GrantRow, share: ShareRow) -> AsyncIterator[Opening]:
+        """Ask at once for what can be, as each round trip counts; what is not here at the end is given up."""
+        proven = asyncio.get_running_loop().create_future()
+        started = asyncio.ensure_future(self._start(channel, row, grant, share, proven))
+        announced = None if share.digests else asyncio.ensure_future(self._announced(channel, share, 0))
+        tasks = [task for task in (started, announced) if task is not None]
+        try:
+            yield Opening(proven, started, announced)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _start(
+        self, channel: Channel, row: TransferRow, grant: GrantRow, share: ShareRow, proven: asyncio.Future[None]
+    ) -> ShareRow:
+        """Get the listing and, beside it: prove possession, sign the accept, get the manifest if there is one yet."""
         with self._core.database.begin() as tx:
-            listing = parse(statements.get(tx, share.listing) or b"", Listing).body
+            listing = parse(statements.get(tx, share.listing) or b"", Listing)
         listed = asyncio.ensure_future(self._listing(channel, share, listing))
         try:
-            started = await self._accept(channel, row, grant, share)
+            started = await self._accept(channel, row, grant, share, proven)
             await listed
         finally:
             listed.cancel()
             await asyncio.gather(listed, return_exceptions=True)
         return self._take(started.manifest, share) if started.manifest else share
 
-    async def _accept(self, channel: Channel, row: TransferRow, grant: GrantRow, share: ShareRow) -> Started:
+    async def _accept(
+        self, channel: Channel, row: TransferRow, grant: GrantRow, share: ShareRow, proven: asyncio.Future[None]
+    ) -> Started:
         trail = self._core.trail
         assert trail is not None
         async with await channel.open() as stream:
@@ -99,6 +129,7 @@ class Asking:
             with self._core.database.begin() as tx:
                 statements.put(tx, accept, about=row.transfer, now=self._core.clock.now())
             await stream.send(encode(Accepting(statement=accept.envelope)), end=True)
+            proven.set_result(None)
             answer = decode_answer(await stream.receive(ANSWER_S))
         if isinstance(answer, Refused):
             raise_refused(answer.statement, channel)
@@ -114,18 +145,24 @@ class Asking:
         assert fresh is not None
         return fresh
 
-    async def _listing(self, channel: Channel, share: ShareRow, listing: Listing) -> None:
+    async def _listing(self, channel: Channel, share: ShareRow, listing: Signed[Listing]) -> None:
         with self._core.database.begin() as tx:
-            have = statements.body(tx, listing.body)
+            have = statements.body(tx, listing.body.body)
         if have is None:
-            body = await self._body(channel, share, "listing", limit=_listing_limit(listing))
+            body = await self._body(channel, share, "listing", limit=_listing_limit(listing.body))
             with ours():
-                await asyncio.to_thread(decode_files, body, listing)  # takes seconds for a million files
+                listed = await asyncio.to_thread(decoded_listing, listing, body)  # takes seconds for a million files
+            self._catalog.keep(share, listed)
             with self._core.database.begin() as tx:
                 statements.put_body(tx, body)
 
-    async def follow(self, channel: Channel, share: ShareRow, download: Download) -> None:
+    async def follow(
+        self, channel: Channel, share: ShareRow, download: Download, announced: Awaitable[Announced] | None = None
+    ) -> None:
         """Hand digests to the download as they come, a few first so that it can begin, and settle it when the manifest is there.
+
+        Args:
+            announced: the first answer, which was asked for already.
 
         Raises:
             RefusedError: the sender's word, also that its hashing failed.
@@ -133,7 +170,8 @@ class Asking:
         """
         first, chunks = 0, download.line.chunks
         while True:
-            told = await self._announced(channel, share, first)
+            told = await (announced or self._announced(channel, share, first))
+            announced = None
             count, rest = divmod(len(told.data), DIGEST_BYTES)
             if rest or first + count > chunks:
                 raise PeerError("digests-malformed", "The other node announces digests that its listing has no chunks for.")

@@ -8,6 +8,7 @@ lanes on which nothing was heard, or two failures of another kind, one attempt g
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable
@@ -18,9 +19,7 @@ import msgspec
 
 from labxchange.audit.entry import Entry
 from labxchange.audit.events import Event
-from labxchange.dataset.listing import Line
 from labxchange.errors import LabxchangeError, PeerError, RefusedError, UnavailableError
-from labxchange.files.quarantine import Quarantine
 from labxchange.files.scan import Sources
 from labxchange.net.channel import Channel, Stream
 from labxchange.net.endpoint import Endpoint
@@ -30,8 +29,7 @@ from labxchange.node.refusals import Stated, refused
 from labxchange.sharing.exchange import Path
 from labxchange.store import statements, transfers
 from labxchange.store.transfers import Limits, TransferRow
-from labxchange.transfer.digests import ChunkDigests
-from labxchange.transfer.lanes.fetching import LaneFetching
+from labxchange.transfer.lanes.fetching import Content, LaneFetching
 from labxchange.transfer.lanes.leg import LaneView, view
 from labxchange.transfer.lanes.process import Workers
 from labxchange.transfer.lanes.sending import Outgoing, SendingLanes
@@ -140,10 +138,8 @@ class Bulk:
         return forged
 
     # --- receiving ----------------------------------------------------------------------------------------------------
-    async def fetching(
-        self, channel: Channel, row: TransferRow, line: Line, digests: ChunkDigests, quarantine: Quarantine
-    ) -> tuple[Fetching, Path]:
-        """A way to fetch, opened, and what the receipt says of it.
+    async def fetching(self, channel: Channel, row: TransferRow, content: asyncio.Future[Content]) -> tuple[Fetching, Path]:
+        """A way to fetch, opened, and what the receipt says of it; ``content`` may still be to come.
 
         Raises:
             RefusedError: the sender ended the transfer. PeerError: it broke the rules.
@@ -152,7 +148,7 @@ class Bulk:
         failures = self._failures.get(row.peer, [])
         if self._workers is not None and "lane-silent" not in failures and len(failures) < _FAILURES_MAX:
             chosen = self.limits(row.transfer)
-            lanes = self._lanes(channel, row, line, digests, quarantine, chosen)
+            lanes = self._lanes(channel, row, content, chosen)
             try:
                 await lanes.open()
             except Stated as error:
@@ -175,6 +171,7 @@ class Bulk:
                 return lanes, path
         elif self._workers is not None:
             reason = self._failures.pop(row.peer)[-1]
+        line, digests, quarantine = await content
         if self._workers is not None and reason != LANES_OFF:
             self._core.record(self._entry(Event.TRANSFER_FALLBACK, row, result="error", result_code=reason))
         quarantine.written_elsewhere = False
@@ -193,9 +190,7 @@ class Bulk:
         self._receiving[row.transfer], self._paths[row.transfer] = fetching, path
         return path
 
-    def _lanes(
-        self, channel: Channel, row: TransferRow, line: Line, digests: ChunkDigests, quarantine: Quarantine, chosen: Limits
-    ) -> LaneFetching:
+    def _lanes(self, channel: Channel, row: TransferRow, content: asyncio.Future[Content], chosen: Limits) -> LaneFetching:
         assert self._workers is not None
         return LaneFetching(
             row.transfer,
@@ -206,10 +201,8 @@ class Bulk:
             priority=chosen.priority,
             watch=_Watch(self, transfer=row.transfer, peer=row.peer),
             random_bytes=self._core.random_bytes,
-            line=line,
-            digests=digests,
+            content=content,
             destination=row.destination,
-            quarantine=quarantine,
             refused=refused,
         )
 

@@ -62,6 +62,10 @@ class Catalog:
         """What the listing alone says, also where the manifest's lists are still to come."""
         return await self.read(_without_manifest(row))
 
+    def keep(self, row: ShareRow, listed: Loaded) -> None:
+        """What ``decoded_listing`` made of a listing that just came."""
+        self._keep(_without_manifest(row), listed)
+
     def _cached(self, row: ShareRow) -> Loaded | None:
         found = self._loaded.get(_key(row))
         if found is not None:
@@ -105,20 +109,21 @@ def _without_manifest(row: ShareRow) -> ShareRow:
 
 def _decoded(bodies: _Bodies, listed: Loaded | None) -> Loaded:
     """``listed``: what is known of the same listing."""
-    if listed is not None:
-        files, line = listed.files, listed.line
-    else:
-        files = decode_files(bodies.files, bodies.listing.body)
-        line = Line(files)
-    manifest = bodies.manifest
-    return Loaded(
-        listing=bodies.listing,
-        files=files,
-        line=line,
-        manifest=manifest,
-        digests=decode_digests(bodies.digests, manifest.body, files) if manifest is not None else [],
-        chunk_digests=bodies.chunk_digests,
-    )
+    listed = listed or decoded_listing(bodies.listing, bodies.files)
+    if bodies.manifest is None:
+        return listed
+    digests = decode_digests(bodies.digests, bodies.manifest.body, listed.files)
+    return replace(listed, manifest=bodies.manifest, digests=digests, chunk_digests=bodies.chunk_digests)
+
+
+def decoded_listing(listing: Signed[Listing], body: bytes) -> Loaded:
+    """What a listing alone says.
+
+    Raises:
+        PeerError, RefusedError: of ``decode_files``.
+    """
+    files = decode_files(body, listing.body)
+    return Loaded(listing=listing, files=files, line=Line(files), manifest=None, digests=[], chunk_digests=b"")
 
 
 def whole_files(loaded: Loaded, chunks: list[Interval]) -> tuple[int, int]:

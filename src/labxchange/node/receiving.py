@@ -48,9 +48,11 @@ from labxchange.store.shares import ShareRow
 from labxchange.store.transfers import Limits, State, TransferRow
 from labxchange.transfer.digests import ChunkDigests
 from labxchange.transfer.intervals import count
+from labxchange.transfer.lanes.fetching import Content
 from labxchange.transfer.receive import Download
 from labxchange.transfer.reuse import Reuse
 from labxchange.transfer.streams import Fetching
+from labxchange.wire.control.messages import Announced
 
 log = logging.getLogger("labxchange")
 LIVE = ("waiting", "running")
@@ -489,24 +491,30 @@ class Receiving:
         assert grant is not None
         assert share is not None
         self._check_room(row, share)
-        share = await self._asking.start(channel, row, grant, share)
-        listed = await self._catalog.listed(share)
-        row = self._own(row.transfer)
-        if row.state != "running":
-            event = Event.TRANSFER_RESUMED if row.done_bytes or row.done_files else Event.TRANSFER_STARTED
-            row = self._move(row, "running", event)
-        with ours():
-            quarantine = Quarantine(_path(row), row.transfer)
-        try:
-            digests = ChunkDigests(listed.line.chunks)
-            async with self._way(channel, row, listed, digests, quarantine) as opening:
+        async with contextlib.AsyncExitStack() as stack:
+            content: asyncio.Future[Content] = asyncio.get_running_loop().create_future()
+            async with (
+                self._asking.opening(channel, row, grant, share) as asked,
+                self._way(channel, row, asked.proven, content) as opening,
+            ):
+                share = await asked.started
+                listed = await self._catalog.listed(share)
+                row = self._own(row.transfer)
+                if row.state != "running":
+                    event = Event.TRANSFER_RESUMED if row.done_bytes or row.done_files else Event.TRANSFER_STARTED
+                    row = self._move(row, "running", event)
+                with ours():
+                    quarantine = Quarantine(_path(row), row.transfer)
+                stack.push_async_callback(asyncio.to_thread, quarantine.close)
+                if listed.line.bytes - row.done_bytes > quarantine.free_bytes():
+                    raise _no_room()
+                digests = ChunkDigests(listed.line.chunks)
+                content.set_result(Content(listed.line, digests, quarantine))
                 loaded = await self._catalog.read(share) if share.digests else listed
                 if loaded.manifest is not None:
                     digests.settle(loaded.chunk_digests)
-                download, path = await self._download(channel, row, share, loaded, digests, quarantine, opening)
+                download, path = await self._download(channel, row, share, loaded, digests, quarantine, opening, asked.announced)
             await self._conclude(row, share, loaded, quarantine, download, path)
-        finally:
-            await asyncio.to_thread(quarantine.close)
 
     def _check_room(self, row: TransferRow, share: ShareRow) -> None:
         """Before a download is reserved, and before lists are fetched whose length follows from what is claimed to come."""
@@ -518,13 +526,16 @@ class Receiving:
 
     @contextlib.asynccontextmanager
     async def _way(
-        self, channel: Channel, row: TransferRow, listed: Loaded, digests: ChunkDigests, quarantine: Quarantine
+        self, channel: Channel, row: TransferRow, proven: asyncio.Future[None], content: asyncio.Future[Content]
     ) -> AsyncIterator[asyncio.Future[tuple[Fetching, Travelled]]]:
         """A way to fetch, opened beside the lists that are still to come: each round trip counts. At the end no worker writes any
         more."""
-        if listed.line.bytes - row.done_bytes > quarantine.free_bytes():
-            raise _no_room()
-        opening = asyncio.ensure_future(self._bulk.fetching(channel, row, listed.line, digests, quarantine))
+
+        async def opened_beside() -> tuple[Fetching, Travelled]:
+            await proven
+            return await self._bulk.fetching(channel, row, content)
+
+        opening = asyncio.ensure_future(opened_beside())
         trouble: BaseException | None = None
         try:
             yield opening
@@ -546,6 +557,7 @@ class Receiving:
         digests: ChunkDigests,
         quarantine: Quarantine,
         opening: asyncio.Future[tuple[Fetching, Travelled]],
+        announced: asyncio.Future[Announced] | None,
     ) -> tuple[Download, Travelled]:
         with self._core.database.begin() as tx:
             arrived = transfers.arrived_chunks(tx, row.transfer)
@@ -582,7 +594,7 @@ class Receiving:
             if loaded.manifest is not None:
                 await run()
             else:
-                await _both(run(), self._asking.follow(channel, share, download))
+                await _both(run(), self._asking.follow(channel, share, download, announced))
             _, path = await opening
         finally:
             if reuse is not None:

@@ -139,6 +139,7 @@ class Serving:
         self._take = take
         self._ready = ready
         self._active: dict[str, Active] = {}
+        self._beginning: dict[tuple[Channel, str], asyncio.Future[None]] = {}
         self._judging = Judging(core, contacts, denials)
         self._answering = Answering(core, catalog, hashing, self._judging)
         self._waiting: dict[str, int] = {}
@@ -216,6 +217,15 @@ class Serving:
 
     # --- start --------------------------------------------------------------------------------------------------------
     async def _begin(self, channel: Channel, stream: Stream, row: Contact, request: Begin) -> None:
+        """The recipient asks for lanes as soon as its accept is on its way; those wait for what comes of it."""
+        begun = self._beginning[channel, request.transfer] = asyncio.get_running_loop().create_future()
+        try:
+            await self._agree(channel, stream, row, request)
+        finally:
+            self._beginning.pop((channel, request.transfer), None)
+            begun.set_result(None)
+
+    async def _agree(self, channel: Channel, stream: Stream, row: Contact, request: Begin) -> None:
         nonce = self._core.random_bytes(32)
         await stream.send(encode(Nonce(nonce=nonce)))
         accepting = decode(await stream.receive(ANSWER_S), Accepting)
@@ -367,7 +377,13 @@ class Serving:
 
     async def _open_lanes(self, channel: Channel, stream: Stream, row: Contact, request: OpenLanes) -> None:
         """Open as long as the recipient keeps the stream open and the transfer may go on."""
+        begun = self._beginning.get((channel, request.transfer))
+        if begun is not None:
+            await asyncio.wait({begun}, timeout=ANSWER_S)
         active = self._running(row.key, request.transfer)
+        if active is None and begun is not None:  # why is said there
+            stream.reset()
+            return
         if active is None:
             raise RefusedError("transfer-unknown", "This transfer is not running.", hint="Resume it.")
         task = asyncio.current_task()

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -47,6 +47,14 @@ CLOSE_S: Final = 5.0
 _KEYS_TRIES: Final = 3
 
 
+class Content(NamedTuple):
+    """What is to be fetched, and where it goes; the digests of chunks that are asked for must be known."""
+
+    line: Line
+    digests: ChunkDigests
+    quarantine: Quarantine
+
+
 class _Request:
     """A fetch under way: what has not come."""
 
@@ -74,7 +82,7 @@ class LaneFetching:
     """``transfer.streams.Fetching`` over lanes.
 
     Args:
-        digests: those of chunks that are asked for must be known.
+        content: may still be to come while lanes are asked for.
         refused: turns a Refused message into the error to raise.
     """
 
@@ -92,10 +100,8 @@ class LaneFetching:
         priority: Priority,
         watch: Watch,
         random_bytes: Callable[[int], bytes],
-        line: Line,
-        digests: ChunkDigests,
+        content: Awaitable[Content],
         destination: bytes,
-        quarantine: Quarantine,
         refused: Callable[[bytes, Channel], RefusedError],
         cipher: Cipher = CIPHERS[0],
     ) -> None:
@@ -109,8 +115,7 @@ class LaneFetching:
         self._priority = priority
         self._watch = watch
         self._random_bytes = random_bytes
-        self._line = line
-        self._digests = digests
+        self._content = content
         self._destination = destination
         self._refused = refused
         self._control: list[Stream] = []
@@ -121,7 +126,6 @@ class LaneFetching:
         self._closing = False
         self._up_by = 0.0
         self._renewing = asyncio.Lock()
-        quarantine.written_elsewhere = True
 
     # --- opening ------------------------------------------------------------------------------------------------------
     async def open(self) -> None:
@@ -169,6 +173,7 @@ class LaneFetching:
             priority=self._priority,
         )
         if not self._channel.dialled:  # the other side may call before its answer is here
+            await self._take_content()
             for leg in legs:
                 self._begin(leg, 0, None)
         stream = await self._channel.open()
@@ -184,11 +189,16 @@ class LaneFetching:
             stream.close()
             raise
         self._control.append(stream)
+        await self._take_content()
         for leg, (slot, remote) in zip(legs, calls, strict=True):
             leg.control = stream
             if self._channel.dialled:
                 self._begin(leg, slot, remote)
         self._up_by = asyncio.get_running_loop().time() + UP_S
+
+    async def _take_content(self) -> None:
+        self._line, self._digests, quarantine = await self._content
+        quarantine.written_elsewhere = True
 
     def _begin(self, leg: Leg, slot: int, remote: tuple[str, int] | None) -> None:
         self.legs.append(leg)

@@ -18,15 +18,15 @@ START_BYTES_S, START_S = 1.25e6, 0.2
 
 TIMES, GROW = 2.5, 1.5
 GAIN = TIMES * math.log(TIMES) / GROW
-"""A window that grows by GROW of each byte acknowledged, of which GAIN is paced in a round trip, is TIMES as large after each: the
-rate e^(at) has a = GAIN x GROW x e^-a, and a = ln TIMES."""
+"""A window that grows by GROW of each byte acknowledged, of which GAIN is paced in a round trip, is TIMES as large after each:
+the rate e^(at) has a = GAIN x GROW x e^-a, and a = ln TIMES."""
 
 QUEUE_SHARE, JITTERS, QUEUE_MIN_S = 1 / 16, 1.25, 0.002
 """A queue of so much of the round trip, and so many times its jitter, ends it."""
 
 EARLY_SHARE, EARLY_ROUNDS = 1 / 64, 2
-"""So does this much above the longest wait of the round before: what stood there already is no queue of ours. At 2.5 times a round
-trip each moment that the queue is seen later costs."""
+"""So does this much above the longest wait of the round before: what stood there already is no queue of ours. At 2.5 times a
+round trip each moment that the queue is seen later costs."""
 
 GROWTH, FLAT_ROUNDS = 1.25, 3
 """It is over when arrivals grew less than this in so many rounds; in one, when more was lost than by chance."""
