@@ -58,9 +58,8 @@ class Move:
         for worker in (self.sender, self.receiver):
             worker.jobs[JOB] = worker.lanes[self.lane] = self._told
         sizes = self.line.size.tobytes()
-        self.receiver.order(
-            messages.ReceiveJob(job=JOB, transfer="moved", destination=os.fsencode(self.destination), sizes=sizes)
-        )
+        self.receiver.order(messages.ReceiveJob(job=JOB))
+        self.receiver.order(messages.Contents(job=JOB, transfer="moved", destination=os.fsencode(self.destination), sizes=sizes))
         listing = encode_files(self.files)
         self.sender.order(messages.SendJob(job=JOB, sources=msgspec.msgpack.encode(self.sources), listing=listing))
         self._open(self.receiver, dials=not sender_dials)

@@ -173,7 +173,6 @@ class LaneFetching:
             priority=self._priority,
         )
         if not self._channel.dialled:  # the other side may call before its answer is here
-            await self._take_content()
             for leg in legs:
                 self._begin(leg, 0, None)
         stream = await self._channel.open()
@@ -189,26 +188,25 @@ class LaneFetching:
             stream.close()
             raise
         self._control.append(stream)
-        await self._take_content()
         for leg, (slot, remote) in zip(legs, calls, strict=True):
             leg.control = stream
             if self._channel.dialled:
                 self._begin(leg, slot, remote)
         self._up_by = asyncio.get_running_loop().time() + UP_S
-
-    async def _take_content(self) -> None:
         self._line, self._digests, quarantine = await self._content
         quarantine.written_elsewhere = True
+        for leg in legs:
+            leg.worker.order(
+                messages.Contents(
+                    job=leg.job, transfer=self._transfer, destination=self._destination, sizes=self._line.size.tobytes()
+                )
+            )
 
     def _begin(self, leg: Leg, slot: int, remote: tuple[str, int] | None) -> None:
         self.legs.append(leg)
         leg.worker.jobs[leg.job] = self._on_news
         leg.worker.lanes[leg.lane] = self._on_news
-        leg.worker.order(
-            messages.ReceiveJob(
-                job=leg.job, transfer=self._transfer, destination=self._destination, sizes=self._line.size.tobytes()
-            )
-        )
+        leg.worker.order(messages.ReceiveJob(job=leg.job))
         leg.worker.order(open_order(leg, self._channel, cipher=self.cipher, slot=slot, remote=remote, cap_bytes_s=0.0))
 
     def _check_up(self, leg: Leg) -> None:

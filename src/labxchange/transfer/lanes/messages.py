@@ -30,7 +30,13 @@ class SendJob(LaneMessage, frozen=True, kw_only=True, tag=1):
 
 
 class ReceiveJob(LaneMessage, frozen=True, kw_only=True, tag=2):
-    """A transfer to receive; ``sizes`` are int64, one a file, in the machine's byte order."""
+    """A transfer to receive; lanes may be opened for it before it is known what."""
+
+    job: int
+
+
+class Contents(LaneMessage, frozen=True, kw_only=True, tag=9):
+    """What a job receives, and where to; ``sizes`` are int64, one a file, in the machine's byte order."""
 
     job: int
     transfer: str
@@ -87,7 +93,7 @@ class CloseJob(LaneMessage, frozen=True, kw_only=True, tag=7):
     job: int
 
 
-Order = SendJob | ReceiveJob | OpenLane | Ask | Skip | Cap | CloseLane | CloseJob
+Order = SendJob | ReceiveJob | Contents | OpenLane | Ask | Skip | Cap | CloseLane | CloseJob
 
 
 # --- worker to node ---------------------------------------------------------------------------------------------------

@@ -169,7 +169,9 @@ class Worker:
                 job.source = LaneSource(msgspec.msgpack.decode(order.sources, type=Sources), files, job.line, self._readers)
                 self._jobs[order.job] = job
             case messages.ReceiveJob():
-                self._receive_job(order)
+                self._jobs[order.job] = _Job(order.job, Line([]))
+            case messages.Contents():
+                self._take_contents(order)
             case messages.OpenLane():
                 self._open_lane(order)
             case messages.Ask():
@@ -187,10 +189,11 @@ class Worker:
                 else:
                     self._say(messages.JobClosed(job=order.job))
 
-    def _receive_job(self, order: messages.ReceiveJob) -> None:
-        sizes = np.frombuffer(order.sizes, np.int64)
-        job = _Job(order.job, Line.of_sizes(sizes))
-        self._jobs[order.job] = job
+    def _take_contents(self, order: messages.Contents) -> None:
+        job = self._jobs.get(order.job)
+        if job is None:
+            return
+        job.line = Line.of_sizes(np.frombuffer(order.sizes, np.int64))
         try:
             quarantine = Quarantine(Path(os.fsdecode(order.destination)), order.transfer)
         except LabxchangeError as error:

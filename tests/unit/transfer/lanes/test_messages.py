@@ -11,7 +11,8 @@ from labxchange.transfer.lanes import messages
 
 ORDERS: list[messages.Order] = [
     messages.SendJob(job=1, sources=b"s" * 300, listing=b"l"),
-    messages.ReceiveJob(job=2, transfer="t", destination=b"/\xff", sizes=bytes(80)),
+    messages.ReceiveJob(job=2),
+    messages.Contents(job=2, transfer="t", destination=b"/\xff", sizes=bytes(80)),
     messages.OpenLane(
         job=1,
         lane=b"abcdef",
