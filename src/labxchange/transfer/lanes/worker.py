@@ -48,7 +48,7 @@ STATS_S: Final = 0.2
 _BATCHES_A_TURN: Final = 16
 _ROWS_A_TURN: Final = 8
 _CONTROL_BYTES: Final = 1 << 20
-_GATHER: Final = ((16, 0.001), (48, 0.0005))
+_GATHER: Final = ((32, 0.001), (96, 0.0007))
 """A turn for each datagram costs more than the datagram: after fewer came than the first of these, the next ones may gather for
 so long. The system holds two milliseconds' worth of a fast link, and knows when each came."""
 _SWITCH_S: Final = 0.0005
