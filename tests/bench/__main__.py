@@ -60,7 +60,7 @@ def machine() -> dict[str, str]:
         "Python": platform.python_version(),
         "software": f"{SOFTWARE} {_revision()}".strip(),
         "load before": f"{os.getloadavg()[0]:.1f}",
-        "net.core.rmem_max, ours on limited paths": f"{limit:,}, {rows.SOCKET_BYTES:,}",
+        "net.core.rmem_max; ours on limited paths; all on others": f"{limit:,}, {rows.SOCKET_BYTES:,}, {rows.TUNED_BYTES:,}",
     }
 
 

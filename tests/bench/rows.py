@@ -11,6 +11,8 @@ from typing import Literal
 
 import msgspec
 
+from labxchange.net.sockets import BUFFER_BYTES
+
 MIB = 1 << 20
 GIB = 1 << 30
 
@@ -21,6 +23,8 @@ OF_CEILING = 0.98
 ROUND_TRIPS = 12
 SOCKET_BYTES = 212_992
 """``net.core.rmem_max`` of a Linux machine that nobody tuned: what an unprivileged process has up to 1 Gbit/s."""
+TUNED_BYTES = BUFFER_BYTES
+"""The same where `labxchange doctor` has nothing to say of it: for everybody, on paths without a limit."""
 
 _SETTLE_S = 10.0
 
@@ -61,7 +65,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     """One line of the table.
 
     ``known``: the sender has its digests before the clock starts; otherwise it hashes while it sends. ``beside``: the congestion
-    control of the kernel's TCP flow that shares the link.
+    control of the kernel's TCP flow that shares the link. ``socket_bytes``: the most that our sockets may ask for on a limited
+    path.
     """
 
     name: str
