@@ -193,21 +193,22 @@ class Asking:
         if share.digests:
             return await self._catalog.read(share)
         with self._core.database.begin() as tx:
-            manifest = parse(statements.get(tx, share.manifest) or b"", Manifest).body
-        files = (await self._catalog.listed(share)).files
+            manifest = parse(statements.get(tx, share.manifest) or b"", Manifest)
+        listed = await self._catalog.listed(share)
+        files = listed.files
         body = await self._body(channel, share, "manifest", limit=16 + 80 * len(files))
-        digests = await asyncio.to_thread(decode_digests, body, manifest, files)
+        digests = await asyncio.to_thread(decode_digests, body, manifest.body, files)
         chunk_digests = announced
-        if not _agree(files, digests, announced):
+        if not await asyncio.to_thread(_agree, files, digests, announced):
             chunk_digests = await self._body(channel, share, "digests", limit=len(announced))
             if len(chunk_digests) != len(announced):
                 raise IntegrityError("chunk-digests", "The list of chunk digests has another length than the listing demands.")
-            _check(files, digests, chunk_digests)
+            await asyncio.to_thread(_check, files, digests, chunk_digests)
         with self._core.database.begin() as tx:
             statements.put_body(tx, body)
             fresh = replace(share, digests=statements.put_body(tx, chunk_digests))
             rows.put_share(tx, fresh)
-        return await self._catalog.read(fresh)
+        return self._catalog.keep(fresh, replace(listed, manifest=manifest, digests=digests, chunk_digests=chunk_digests))
 
     async def _announced(self, channel: Channel, share: ShareRow, first: int) -> Announced:
         request = GetDigests(share=share.share, version=share.version, first_chunk=first)

@@ -32,9 +32,10 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Bodies(msgspec.Struct, frozen=True, kw_only=True):
-    """The same as the store has it."""
+    """The same as the store has it; ``files`` are empty where they are ``listed``."""
 
     listing: Signed[Listing]
+    listed: Loaded | None
     files: bytes
     manifest: Signed[Manifest] | None = None
     digests: bytes = b""
@@ -50,21 +51,19 @@ class Catalog:
 
     def load(self, row: ShareRow) -> Loaded:
         """Raises IntegrityError ``database-damaged`` when a body is not there."""
-        return self._cached(row) or self._keep(row, _decoded(self._bodies(row), self._cached(_without_manifest(row))))
+        return self._cached(row) or self._keep(row, _decoded(self._bodies(row)))
 
     async def read(self, row: ShareRow) -> Loaded:
         """The same; lists are decoded beside the loop, which takes seconds for a million files."""
-        return self._cached(row) or self._keep(
-            row, await asyncio.to_thread(_decoded, self._bodies(row), self._cached(_without_manifest(row)))
-        )
+        return self._cached(row) or self._keep(row, await asyncio.to_thread(_decoded, self._bodies(row)))
 
     async def listed(self, row: ShareRow) -> Loaded:
         """What the listing alone says, also where the manifest's lists are still to come."""
         return await self.read(_without_manifest(row))
 
-    def keep(self, row: ShareRow, listed: Loaded) -> None:
-        """What ``decoded_listing`` made of a listing that just came."""
-        self._keep(_without_manifest(row), listed)
+    def keep(self, row: ShareRow, loaded: Loaded) -> Loaded:
+        """What was just decoded, as it came: a listing, or all lists."""
+        return self._keep(row if loaded.manifest is not None else _without_manifest(row), loaded)
 
     def _cached(self, row: ShareRow) -> Loaded | None:
         found = self._loaded.get(_key(row))
@@ -81,13 +80,15 @@ class Catalog:
     def _bodies(self, row: ShareRow) -> _Bodies:
         with self._core.database.begin() as tx:
             listing = parse(self._need(statements.get(tx, row.listing)), Listing)
-            files = self._need(statements.body(tx, listing.body.body))
+            listed = self._cached(_without_manifest(row))
+            files = self._need(statements.body(tx, listing.body.body)) if listed is None else b""
             if not row.manifest:
-                return _Bodies(listing=listing, files=files)
+                return _Bodies(listing=listing, listed=listed, files=files)
             manifest = parse(self._need(statements.get(tx, row.manifest)), Manifest)
             digests = self._need(statements.body(tx, manifest.body.body))
             chunk_digests = self._need(statements.body(tx, row.digests)) if row.digests else b""
-        return _Bodies(listing=listing, files=files, manifest=manifest, digests=digests, chunk_digests=chunk_digests)
+        lists = _Bodies(listing=listing, listed=listed, files=files)
+        return replace(lists, manifest=manifest, digests=digests, chunk_digests=chunk_digests)
 
     def _need(self, found: bytes | None) -> bytes:
         if found is None:
@@ -107,9 +108,8 @@ def _without_manifest(row: ShareRow) -> ShareRow:
     return replace(row, manifest="", digests="")
 
 
-def _decoded(bodies: _Bodies, listed: Loaded | None) -> Loaded:
-    """``listed``: what is known of the same listing."""
-    listed = listed or decoded_listing(bodies.listing, bodies.files)
+def _decoded(bodies: _Bodies) -> Loaded:
+    listed = bodies.listed or decoded_listing(bodies.listing, bodies.files)
     if bodies.manifest is None:
         return listed
     digests = decode_digests(bodies.digests, bodies.manifest.body, listed.files)
@@ -123,7 +123,12 @@ def decoded_listing(listing: Signed[Listing], body: bytes) -> Loaded:
         PeerError, RefusedError: of ``decode_files``.
     """
     files = decode_files(body, listing.body)
-    return Loaded(listing=listing, files=files, line=Line(files), manifest=None, digests=[], chunk_digests=b"")
+    return listed(listing, files, Line(files))
+
+
+def listed(listing: Signed[Listing], files: list[ListedFile], line: Line) -> Loaded:
+    """What is known before the manifest is there."""
+    return Loaded(listing=listing, files=files, line=line, manifest=None, digests=[], chunk_digests=b"")
 
 
 def whole_files(loaded: Loaded, chunks: list[Interval]) -> tuple[int, int]:

@@ -18,14 +18,14 @@ from sqlalchemy import Connection
 
 from labxchange.audit.entry import Entry
 from labxchange.audit.events import Event
-from labxchange.dataset.listing import Line
+from labxchange.dataset.listing import Line, Listing
 from labxchange.dataset.manifest import DIGEST_BYTES, FileDigests, make_manifest
 from labxchange.dataset.names import escape
 from labxchange.errors import LabxchangeError, NodeLocked
 from labxchange.files.hashing import CacheKey, FileHash, Hashed, hash_files
 from labxchange.files.scan import Scan, Sources
-from labxchange.identity.statement import sign
-from labxchange.node.catalog import Catalog
+from labxchange.identity.statement import parse, sign
+from labxchange.node.catalog import Catalog, listed
 from labxchange.node.core import Core
 from labxchange.store import shares as rows
 from labxchange.store import statements
@@ -87,6 +87,9 @@ class Hashing:
     # --- doing it -----------------------------------------------------------------------------------------------------
     def begin(self, row: ShareRow, found: Scan) -> None:
         job = self._jobs[row.share, row.version] = _Job(row, found)
+        with self._core.database.begin() as tx:
+            listing = parse(statements.get(tx, row.listing) or b"", Listing)
+        self._catalog.keep(row, listed(listing, job.found.files, job.line))
         job.task = asyncio.ensure_future(self._hash(job))
 
     async def _hash(self, job: _Job) -> None:
@@ -157,8 +160,11 @@ class Hashing:
         with self._core.act(*entries) as tx:
             statements.put_body(tx, body)
             statements.put(tx, manifest, about=row.share, now=now)
-            digests = statements.put_body(tx, bytes(job.digests.view))
-            rows.put_share(tx, replace(self._now(tx, row, "available"), manifest=manifest.id, digests=digests))
+            chunk_digests = bytes(job.digests.view)
+            digests = statements.put_body(tx, chunk_digests)
+            fresh = replace(self._now(tx, row, "available"), manifest=manifest.id, digests=digests)
+            rows.put_share(tx, fresh)
+        self._catalog.keep(fresh, replace(loaded, manifest=manifest, digests=job.files, chunk_digests=chunk_digests))
 
     def _now(self, tx: Connection, row: ShareRow, state: Literal["available", "failed"]) -> ShareRow:
         """The row in its new state, unless the share was retracted while it was hashed."""
