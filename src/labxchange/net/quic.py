@@ -58,7 +58,7 @@ PRIVATE_NAMES = {
         "_streams",
         "_loss",
     ),
-    "QuicPacketRecovery": ("_pto_count", "_cc"),
+    "QuicPacketRecovery": ("_pto_count", "_cc", "_rtt_smoothed"),
     "Context": ("_peer_certificate",),
     "QuicStreamSender": ("_buffer", "_pending", "_reset_error_code"),
 }
