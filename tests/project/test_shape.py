@@ -30,7 +30,6 @@ LONGER = {
     "wire/data/congestion/fair.py": (340, "every rule by which a lane finds its rate, as they lean on one another"),
     "wire/data/lane.py": (350, "what both ends of a lane keep and judge alike"),
     "dataset/listing.py": (310, "the files of a version, and the line of all their bytes"),
-    "node/bulk.py": (310, "both sides of the lanes of a node, and when it falls back"),
     "node/receipts.py": (470, "signing, countersigning, showing and checking are one rule read four ways"),
     "wire/control/session.py": (450, "the state machine of a connection is one table and its actions"),
     "node/contacts.py": (400, "who may connect is judged in one place"),
