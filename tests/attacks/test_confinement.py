@@ -144,8 +144,8 @@ def test_links_at_the_destination_lead_nowhere(tmp_path: Path, trap: str) -> Non
         if trap == "private folder":
             info = await node.receive(share=share.share, destination=str(into))
             (into / f".labxchange-{info.transfer}").symlink_to(outside, target_is_directory=True)
-            await wait_for(lambda: node.receiving._own(info.transfer).state not in ("waiting", "running"), timeout_s=600)
-            state = node.receiving._own(info.transfer).state
+            await wait_for(lambda: node.receiving.row(info.transfer).state not in ("waiting", "running"), timeout_s=600)
+            state = node.receiving.row(info.transfer).state
         else:
             state, _ = await outcome(node, share, into)
         assert state != "verified"

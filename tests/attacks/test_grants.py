@@ -27,8 +27,8 @@ from labxchange.identity.card import Card
 from labxchange.identity.keys import Identity
 from labxchange.identity.statement import Signed, sign
 from labxchange.net.simulated import SimulatedNetwork, VirtualLoop
+from labxchange.node.active import Active
 from labxchange.node.node import Node
-from labxchange.node.serving import Active
 from labxchange.sharing.exchange import Accept
 from labxchange.sharing.grant import Grant
 from labxchange.sharing.policy import Action, Allow, Deny, Facts, Request, decide

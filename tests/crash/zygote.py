@@ -25,7 +25,7 @@ import msgspec
 from labxchange.errors import LabxchangeError
 from labxchange.files.quarantine import sync_file_system
 from labxchange.merkle import Frontier
-from labxchange.net import channel
+from labxchange.net import link
 from labxchange.node import peers, receiving
 from labxchange.node.node import Node
 from labxchange.store import transfers
@@ -83,8 +83,8 @@ class _Host:
 
     async def run(self) -> None:
         for module, name, value in (
-            (channel, "PING_INTERVAL_S", 0.3),
-            (channel, "SILENCE_MAX_S", 1.5),
+            (link, "PING_INTERVAL_S", 0.3),
+            (link, "SILENCE_MAX_S", 1.5),
             (receive, "JOURNAL_BYTES", JOURNAL_BYTES),
             (streams, "FETCH_BYTES", FETCH_BYTES),
             (peers, "DIAL_TIMEOUT_S", 2.0),

@@ -31,7 +31,6 @@ PURE_MAY_USE = {
     "bisect",
     "functools",
     "hashlib",
-    "heapq",
     "hmac",
     "itertools",
     "json",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from labxchange.net.link import DOUBT_S
 from labxchange.node.node import Node
 from labxchange.node.values import TransferInfo
 from labxchange.settings import RETRY_LAST_S
@@ -184,6 +185,25 @@ def test_a_node_that_was_killed_and_is_back_goes_on_at_once(who: str, tmp_path: 
     simulate(story, tmp_path, delay_s=0.2)
 
 
+def test_a_connection_that_is_doubted_lives_if_the_peer_answers_and_is_soon_lost_if_not(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        ada, bo = await world.pair()
+        await wait_for(lambda: ada.node.peers.count() == 1)
+        channel = ada.node.peers.connected(bo.node.core.me)
+        assert channel is not None
+        channel.doubt()
+        began = now()
+        await wait_for(lambda: now() > began + 2 * DOUBT_S)
+        assert channel.is_open
+        world.cut_wire(ada, bo)
+        channel.doubt()
+        began = now()
+        await wait_for(lambda: not channel.is_open)
+        assert now() - began < DOUBT_S + 0.5
+
+    simulate(story, tmp_path, delay_s=0.2)
+
+
 def test_a_resumed_transfer_fetches_only_what_is_missing(tmp_path: Path) -> None:
     async def story(world: World) -> None:
         ada, bo = await world.pair()
@@ -198,7 +218,7 @@ def test_a_resumed_transfer_fetches_only_what_is_missing(tmp_path: Path) -> None
         await wait_for(lambda: now() > 1300, timeout_s=400)
         assert (await bo.node.transfer_show(transfer=started.transfer)).done_bytes == held
         counted: list[int] = []
-        original = bo.node.receiving._sample
+        original = bo.node.receiving.sample
 
         def sample(transfer: str) -> None:
             download, _ = bo.node.receiving.live(transfer)
@@ -206,7 +226,7 @@ def test_a_resumed_transfer_fetches_only_what_is_missing(tmp_path: Path) -> None
                 counted.append(download.received_bytes)
             original(transfer)
 
-        bo.node.receiving._sample = sample  # type: ignore[method-assign]
+        bo.node.receiving.sample = sample  # type: ignore[method-assign]
         await bo.node.transfer_resume(transfer=started.transfer)
         done = await ended(bo.node, started.transfer)
         assert done.state == "completed"

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from labxchange.errors import UnavailableError
-from labxchange.net.channel import SILENCE_MAX_S, UNACKNOWLEDGED_MAX_BYTES, Channel, Stream
+from labxchange.net.channel import UNACKNOWLEDGED_MAX_BYTES, Channel, Stream
+from labxchange.net.link import SILENCE_MAX_S
 from labxchange.net.quic import WINDOW_BYTES
 from labxchange.net.simulated import SimulatedHost, SimulatedNetwork, run_virtual
 from tests.unit.net.nodes import Node

@@ -34,7 +34,8 @@ from labxchange.identity.card import Card
 from labxchange.identity.invitation import Invitation
 from labxchange.identity.keys import Identity
 from labxchange.identity.statement import Signed
-from labxchange.net.channel import Channel, Link
+from labxchange.net.channel import Channel
+from labxchange.net.link import Link
 from labxchange.net.network import Datagrams, Network, OnBatch, Slot, UdpAddress, UdpPort
 from labxchange.net.quic import BoundedConnection, client_configuration, server_configuration
 from labxchange.wire.control import session as wire

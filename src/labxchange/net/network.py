@@ -1,4 +1,4 @@
-"""What the rest of ``net`` needs of a network: UDP ports, sockets for lanes, and names.
+"""What the rest of ``net`` needs of a network: UDP ports, sockets for lanes, and names; and what it tells of a connection.
 
 ``sockets`` and ``simulated`` are the two that exist.
 """
@@ -8,6 +8,8 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
+
+import msgspec
 
 UdpAddress = tuple[str, int]
 """Numeric host (IPv4, or IPv6 with its zone where it is link-local) and port."""
@@ -60,3 +62,20 @@ class Network(Protocol):
     def open_group(self, host: str, port: int, on_batch: OnBatch, *, workers: int) -> Listening:
         """Like ``open_udp``, with a socket for each of the workers; raises UnavailableError ``port-unavailable``."""
         ...
+
+
+class Closed(msgspec.Struct, frozen=True):
+    """How a channel ended: a code ("" = normally) and whose doing it was: "us", "peer" or "network"."""
+
+    code: str
+    whose: str
+
+
+class Stats(msgspec.Struct):
+    """Counters of a channel, for status and doctor."""
+
+    datagrams_sent: int = 0
+    datagrams_received: int = 0
+    messages_sent: int = 0
+    messages_received: int = 0
+    address_changes: int = 0

@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from labxchange.wire.control.handshake import ALPN
+from labxchange.wire.data.congestion.start import START_BYTES_S
 
 WINDOW_BEFORE_BYTES = 8 << 10
 WINDOW_BYTES = 4 << 20
@@ -37,8 +38,7 @@ the others. How much they may hold together is the connection's window."""
 DATAGRAM_BYTES = 1232
 """UDP payload that every IPv6 path carries (1,280 less both headers)."""
 _PACKETS_BEFORE, _PACKETS_PROVEN, _PACKETS_MAX = 10, 32, 256
-_START_BYTES_S = 1.25e6
-"""To a proven peer a connection begins at this rate, as a lane does, within these bounds."""
+"""What a connection may begin with: to a proven peer as much as a lane, within these bounds."""
 IDLE_TIMEOUT_S = 30.0
 _PROBE_MAX_S = 2.0
 _VARINT_MAX_BYTES = 8
@@ -135,9 +135,7 @@ class BoundedConnection(QuicConnection):
         self._window = WINDOW_BYTES
         self._stream_window = STREAM_WINDOW_BYTES
         self._local_max_streams_bidi.value += STREAMS_MAX
-        packets = min(int(_START_BYTES_S * self._loss._rtt_smoothed) // DATAGRAM_BYTES, _PACKETS_MAX)
-        control = self._loss._cc
-        control.congestion_window = max(control.congestion_window, packets * DATAGRAM_BYTES)
+        self._widen(min(int(START_BYTES_S * self._loss._rtt_smoothed) // DATAGRAM_BYTES, _PACKETS_MAX))
 
     def consume(self, stream_id: int, count: int) -> None:
         """``count`` bytes of a stream were used up here, so the peer may send as many more."""
@@ -207,7 +205,10 @@ class BoundedConnection(QuicConnection):
         """Let a connection always send what one may begin with (ten packets, RFC 9002; to a proven peer as many as a lane): on a
         path that loses some by chance the window shrinks to two, and then each small answer takes three round trips; and lists of
         many files would take seven to grow to."""
-        control, packets = self._loss._cc, _PACKETS_PROVEN if self._window == WINDOW_BYTES else _PACKETS_BEFORE
+        self._widen(_PACKETS_PROVEN if self._window == WINDOW_BYTES else _PACKETS_BEFORE)
+
+    def _widen(self, packets: int) -> None:
+        control = self._loss._cc
         control.congestion_window = max(control.congestion_window, packets * DATAGRAM_BYTES)
 
     def discard(self) -> None:

@@ -29,12 +29,12 @@ from labxchange.node.refusals import Stated, refused
 from labxchange.sharing.exchange import Path
 from labxchange.store import statements, transfers
 from labxchange.store.transfers import Limits, TransferRow
-from labxchange.transfer.lanes.fetching import Content, LaneFetching
+from labxchange.transfer.lanes.fetching import LaneFetching
 from labxchange.transfer.lanes.leg import LaneView, view
 from labxchange.transfer.lanes.process import Workers
 from labxchange.transfer.lanes.sending import Outgoing, SendingLanes
 from labxchange.transfer.pace import Pace
-from labxchange.transfer.streams import Fetching, Streams
+from labxchange.transfer.streams import Content, Fetching, Streams
 from labxchange.wire.control.messages import OpenLanes, encode
 
 _KEYS = "under X25519+ML-KEM-768"

@@ -125,8 +125,9 @@ class Peers:
             channel.close("node-stopping")
             return
         channels = self._channels.setdefault(key, [])
-        for older in [older for older in channels if _is_left_behind(older, channel)]:
-            older.close("connection-replaced")  # what waits for an answer over it need not wait for its silence
+        if not channel.dialled:
+            for older in channels:
+                older.doubt()  # a node dials only when it has no channel: it was restarted, or its machine moved
         channels.append(channel)
         for oldest in channels[:-CHANNELS_MAX]:
             oldest.close("too-many-connections")
@@ -359,12 +360,6 @@ class Peers:
                 channel.close("node-stopping")
         await asyncio.gather(*self._keepers.values(), *self._tasks, return_exceptions=True)
         await self.endpoint.close()
-
-
-def _is_left_behind(older: Channel, newer: Channel) -> bool:
-    """A node dials only when it has no channel. So a contact who dials has lost the one that it dialled before, and any that is
-    clearly older: its node was restarted, or its machine moved."""
-    return not newer.dialled and (not older.dialled or older.started_at < newer.started_at - DIAL_TIMEOUT_S)
 
 
 async def _first(*waits: Awaitable[object]) -> None:

@@ -4,7 +4,7 @@ Life of an incoming transfer: accepted -> running <-> waiting (sender away, trie
 sender countersigned), or cut (a rule of the sender ended it; it goes on when the grant allows again), failed, cancelled. It is
 kept over restarts and crashes; what the journal holds never comes again. Only a signed statement of the sender, or the end of
 the grant, ends a transfer; trouble with the connection, and whatever else goes wrong here, waits and is tried again. Reports and
-receipts are made in ``receipts``.
+receipts are made in ``receipts``, attempts in ``attempt``.
 """
 
 from __future__ import annotations
@@ -12,47 +12,36 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 from msgspec.structs import replace
 
 from labxchange.audit.entry import Entry
 from labxchange.audit.events import Event
-from labxchange.dataset.listing import Listing
 from labxchange.dataset.names import escape
 from labxchange.errors import InputError, IntegrityError, LabxchangeError, PeerError, RefusedError, UnavailableError
 from labxchange.files.disk_errors import mapped
 from labxchange.files.quarantine import Quarantine
-from labxchange.identity.statement import parse
 from labxchange.net.channel import Channel
-from labxchange.node.asking import Asking, ours
+from labxchange.node.asking import Asking
+from labxchange.node.attempt import Attempts, path_of
 from labxchange.node.bulk import Bulk
-from labxchange.node.catalog import Catalog, Loaded
+from labxchange.node.catalog import Catalog
 from labxchange.node.contacts import Contacts
 from labxchange.node.core import Core
-from labxchange.node.earlier import earlier_versions
 from labxchange.node.inbox import Inbox
-from labxchange.node.journal import TransferJournal
 from labxchange.node.receipts import Receipts
 from labxchange.node.refusals import Stated
 from labxchange.settings import RETRY_FIRST_S, RETRY_LAST_S
 from labxchange.sharing.exchange import Cut
-from labxchange.sharing.exchange import Path as Travelled
 from labxchange.store import shares as rows
 from labxchange.store import statements, transfers
 from labxchange.store.shares import ShareRow
 from labxchange.store.transfers import Limits, State, TransferRow
-from labxchange.transfer.digests import ChunkDigests
 from labxchange.transfer.intervals import count
-from labxchange.transfer.lanes.fetching import Content
 from labxchange.transfer.receive import Download
-from labxchange.transfer.reuse import Reuse
-from labxchange.transfer.streams import Fetching
-from labxchange.wire.control.messages import Announced
 
 log = logging.getLogger("labxchange")
 LIVE = ("waiting", "running")
@@ -72,8 +61,7 @@ _CANCELLABLE = ("waiting", "running", "paused", "cut", "failed")
 _WAIT_CODES = frozenset(
     {
         *("contact-unverified", "clock-in-doubt", "grant-not-yet-valid", "trail-stopped", "manifest-not-ready"),
-        *("transfer-unknown", "too-much-at-once", "too-many-connections", "connection-replaced", "node-stopping"),
-        "stream-stopped",
+        *("transfer-unknown", "too-much-at-once", "too-many-connections", "node-stopping", "stream-stopped"),
     }
 )
 """Refusals that pass by themselves: the transfer waits."""
@@ -119,7 +107,7 @@ class Receiving:
         self._inbox = inbox
         self._receipts = receipts
         self._bulk = bulk
-        self._asking = Asking(core, catalog, inbox)
+        self._attempts = Attempts(core, catalog, Asking(core, catalog, inbox), receipts, bulk, self)
         self._connect = connect
         self.wake = wake
         self._running: dict[str, _Running] = {}
@@ -153,7 +141,7 @@ class Receiving:
                 hint=f"Its receipt: `labxchange receipt show {known[-1].transfer[:12]}`.",
             )
         folder = self._folder(destination, share)
-        if known and (known[-1].state != "failed" or not destination or folder == _path(known[-1])):
+        if known and (known[-1].state != "failed" or not destination or folder == path_of(known[-1])):
             return self.resume(known[-1].transfer)
         row = TransferRow(
             transfer=self._core.random_bytes(16).hex(),
@@ -194,31 +182,31 @@ class Receiving:
         Raises:
             InputError: ``transfer-unknown``, ``transfer-over``.
         """
-        row = self._own(transfer)
+        row = self.row(transfer)
         running = self._running.get(row.transfer)
         if row.state in ("verified", "completed", "cancelled"):
             raise InputError("transfer-over", f"This transfer is {row.state}.")
         if running is not None and running.halting and not running.task.done():
             raise InputError("transfer-stopping", "This transfer is just being stopped.", hint="Try again in a moment.")
         if row.state not in LIVE:
-            row = self._move(row, "waiting", Event.TRANSFER_RESUMED, who=self._core.who())
+            row = self.move(row, "waiting", Event.TRANSFER_RESUMED, who=self._core.who())
         self.nudge(row.peer)
         self._spawn(row)
         return row
 
     async def pause(self, transfer: str) -> TransferRow:
         """Stop fetching; nothing verified is lost."""
-        transfer = self._own(transfer).transfer
+        transfer = self.row(transfer).transfer
         async with self._lock(transfer):
             row = self._stoppable(transfer, LIVE)
             await self._halt(transfer)
             row = self._stoppable(transfer, LIVE)
-            return self._move(row, "paused", Event.TRANSFER_PAUSED, who=self._core.who())
+            return self.move(row, "paused", Event.TRANSFER_PAUSED, who=self._core.who())
 
     async def cancel(self, transfer: str) -> TransferRow:
         """Give a transfer up: what was not released is removed, and the sender is told what had arrived."""
         self._core.require()
-        transfer = self._own(transfer).transfer
+        transfer = self.row(transfer).transfer
         async with self._lock(transfer):
             self._stoppable(transfer, _CANCELLABLE)
             await self._halt(transfer)
@@ -227,7 +215,7 @@ class Receiving:
             deleted = self.entry(Event.FILE_DELETED, row, who=who, object_type="file", reason_code="cancelled")
             row = self._cut(row, "cancelled", state="cancelled", event=Event.TRANSFER_FAILED, also=[deleted], who=who)
             with contextlib.suppress(LabxchangeError):
-                quarantine = Quarantine(_path(row), row.transfer)
+                quarantine = Quarantine(path_of(row), row.transfer)
                 await asyncio.to_thread(quarantine.discard)
         return row
 
@@ -237,13 +225,13 @@ class Receiving:
 
     def _stoppable(self, transfer: str, states: Sequence[str]) -> TransferRow:
         """The row, when it is in one of these states; asked again after each wait."""
-        row = self._own(transfer)
+        row = self.row(transfer)
         if row.state not in states:
             code = "transfer-over" if row.state not in _CANCELLABLE else "transfer-not-running"
             raise InputError(code, f"This transfer is {row.state}.")
         return row
 
-    def _own(self, transfer: str) -> TransferRow:
+    def row(self, transfer: str) -> TransferRow:
         with self._core.database.begin() as tx:
             found = [row for row in transfers.all_transfers(tx) if len(transfer) >= 6 and row.transfer.startswith(transfer)]
         if len(found) != 1:
@@ -273,7 +261,7 @@ class Receiving:
             base = self._receipts.scoped(base, share)
         return replace(base, **fields)
 
-    def _move(self, row: TransferRow, state: str, event: Event, *, code: str = "", **fields: object) -> TransferRow:
+    def move(self, row: TransferRow, state: str, event: Event, *, code: str = "", **fields: object) -> TransferRow:
         """One transition: entry and row together."""
         fresh = replace(row, state=state, reason=code)
         if code:
@@ -323,7 +311,7 @@ class Receiving:
 
     def cut_told(self, transfer: str) -> None:
         """The sender's cut came: ask whether it still holds. It may have waited for delivery while the transfer was resumed."""
-        row = self._own(transfer)
+        row = self.row(transfer)
         running = self._running.get(transfer)
         if row.state not in LIVE:
             return
@@ -388,7 +376,7 @@ class Receiving:
         """Connect, fetch, and when the sender is away wait and try again."""
         delay = RETRY_FIRST_S
         while True:
-            row = self._own(transfer)
+            row = self.row(transfer)
             if row.state not in LIVE:
                 return
             running = self._running.get(transfer)
@@ -402,7 +390,7 @@ class Receiving:
             nudge.clear()
             before = row.done_bytes
             try:
-                await self._attempt(row)
+                await self._attempts.make(row, await self._connect(row.peer))
                 return
             except (Stated, IntegrityError, InputError) as error:
                 if self._end(transfer, error):
@@ -410,10 +398,10 @@ class Receiving:
             except (UnavailableError, PeerError, RefusedError, OSError) as error:
                 trouble = mapped(error, _path_text(row.destination)) if isinstance(error, OSError) else error
                 if isinstance(trouble, UnavailableError) and trouble.code in ("disk-full", "disk-error", "flush-failed"):
-                    self._move(self._own(transfer), "paused", Event.TRANSFER_PAUSED, code=trouble.code)
+                    self.move(self.row(transfer), "paused", Event.TRANSFER_PAUSED, code=trouble.code)
                     return
                 self._wait(transfer, trouble)
-            if self._own(transfer).done_bytes > before:
+            if self.row(transfer).done_bytes > before:
                 delay = RETRY_FIRST_S
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(nudge.wait(), delay)
@@ -426,9 +414,9 @@ class Receiving:
         return grant is not None and grant.not_after <= self._core.clock.now() and not self._core.clock.in_doubt
 
     def _wait(self, transfer: str, error: LabxchangeError) -> None:
-        row = self._own(transfer)
+        row = self.row(transfer)
         if row.state == "running":
-            self._move(row, "waiting", Event.TRANSFER_WAITING, code=error.code)
+            self.move(row, "waiting", Event.TRANSFER_WAITING, code=error.code)
         elif row.state in LIVE and row.reason != error.code:
             with self._core.database.begin() as tx:
                 transfers.put_transfer(tx, replace(row, reason=error.code))
@@ -436,14 +424,14 @@ class Receiving:
 
     def _end(self, transfer: str, error: LabxchangeError) -> bool:
         """The sender refused, or what came cannot be used; True when the transfer does not try again by itself."""
-        row = self._own(transfer)
+        row = self.row(transfer)
         if isinstance(error, Stated) and error.code in _WAIT_CODES:
             self._wait(transfer, error)
             return False
         if isinstance(error, Stated) and error.code not in _FINAL_CODES:
             self._cut(row, error.code)
         else:
-            self._move(row, "failed", Event.TRANSFER_FAILED, code=error.code)
+            self.move(row, "failed", Event.TRANSFER_FAILED, code=error.code)
         self.wake(row.peer)
         return True
 
@@ -482,159 +470,16 @@ class Receiving:
         self.wake(row.peer)
         return fresh
 
-    # --- one attempt --------------------------------------------------------------------------------------------------
-    async def _attempt(self, row: TransferRow) -> None:
-        channel = await self._connect(row.peer)
-        with self._core.database.begin() as tx:
-            grant = rows.grant(tx, row.grant, owner=row.peer)
-            share = rows.share(tx, row.share, row.version, owner=row.peer)
-        assert grant is not None
-        assert share is not None
-        self._check_room(row, share)
-        async with contextlib.AsyncExitStack() as stack:
-            content: asyncio.Future[Content] = asyncio.get_running_loop().create_future()
-            async with (
-                self._asking.opening(channel, row, grant, share) as asked,
-                self._way(channel, row, asked.proven, content) as opening,
-            ):
-                share = await asked.started
-                listed = await self._catalog.listed(share)
-                row = self._own(row.transfer)
-                if row.state != "running":
-                    event = Event.TRANSFER_RESUMED if row.done_bytes or row.done_files else Event.TRANSFER_STARTED
-                    row = self._move(row, "running", event)
-                with ours():
-                    quarantine = Quarantine(_path(row), row.transfer)
-                stack.push_async_callback(asyncio.to_thread, quarantine.close)
-                if listed.line.bytes - row.done_bytes > quarantine.free_bytes():
-                    raise _no_room()
-                digests = ChunkDigests(listed.line.chunks)
-                content.set_result(Content(listed.line, digests, quarantine))
-                loaded = await self._catalog.read(share) if share.digests else listed
-                if loaded.manifest is not None:
-                    digests.settle(loaded.chunk_digests)
-                download, path = await self._download(channel, row, share, loaded, digests, quarantine, opening, asked.announced)
-            await self._conclude(row, share, loaded, quarantine, download, path)
+    def downloading(self, transfer: str, download: Download) -> None:
+        """What runs of a transfer, for display."""
+        running = self._running.get(transfer)
+        if running is not None:
+            running.download = download
+            running.samples.clear()
+        self.sample(transfer)
 
-    def _check_room(self, row: TransferRow, share: ShareRow) -> None:
-        """Before a download is reserved, and before lists are fetched whose length follows from what is claimed to come."""
-        with self._core.database.begin() as tx:
-            listing = parse(statements.get(tx, share.listing) or b"", Listing).body
-        place = next(folder for folder in (_path(row), *_path(row).parents) if folder.exists())
-        if listing.bytes - row.done_bytes > shutil.disk_usage(place).free:
-            raise _no_room()
-
-    @contextlib.asynccontextmanager
-    async def _way(
-        self, channel: Channel, row: TransferRow, proven: asyncio.Future[None], content: asyncio.Future[Content]
-    ) -> AsyncIterator[asyncio.Future[tuple[Fetching, Travelled]]]:
-        """A way to fetch, opened beside the lists that are still to come: each round trip counts. At the end no worker writes any
-        more."""
-
-        async def opened_beside() -> tuple[Fetching, Travelled]:
-            await proven
-            return await self._bulk.fetching(channel, row, content)
-
-        opening = asyncio.ensure_future(opened_beside())
-        trouble: BaseException | None = None
-        try:
-            yield opening
-        except BaseException as error:
-            trouble = error
-            raise
-        finally:
-            opening.cancel()
-            (opened,) = await asyncio.gather(opening, return_exceptions=True)
-            if not isinstance(opened, BaseException):
-                await self._bulk.fetched(row.transfer, row.peer, opened[0], error=trouble)
-
-    async def _download(
-        self,
-        channel: Channel,
-        row: TransferRow,
-        share: ShareRow,
-        loaded: Loaded,
-        digests: ChunkDigests,
-        quarantine: Quarantine,
-        opening: asyncio.Future[tuple[Fetching, Travelled]],
-        announced: asyncio.Future[Announced] | None,
-    ) -> tuple[Download, Travelled]:
-        with self._core.database.begin() as tx:
-            arrived = transfers.arrived_chunks(tx, row.transfer)
-            transfers.replace_arrived(tx, row.transfer, arrived)
-            released = transfers.released_files(tx, row.transfer)
-        journal = TransferJournal(self._core, row, total=loaded.line.bytes, entry=self.entry, wake=self.wake)
-        earlier = earlier_versions(self._core, self._catalog, row)
-        reuse = await asyncio.to_thread(Reuse, earlier) if earlier else None
-        try:
-            download = Download(
-                row.transfer,
-                files=loaded.files,
-                line=loaded.line,
-                digests=digests,
-                manifest=loaded.digests if loaded.manifest is not None else None,
-                quarantine=quarantine,
-                journal=journal,
-                arrived=arrived,
-                released=released,
-                reused_bytes=row.reused_bytes,
-                reuse=reuse,
-                on_progress=lambda: self._sample(row.transfer),
-            )
-            running = self._running.get(row.transfer)
-            if running is not None:
-                running.download = download
-                running.samples.clear()
-            self._sample(row.transfer)
-
-            async def run() -> None:
-                fetching, _ = await opening
-                await download.run(fetching)
-
-            if loaded.manifest is not None:
-                await run()
-            else:
-                await _both(run(), self._asking.follow(channel, share, download, announced))
-            _, path = await opening
-        finally:
-            if reuse is not None:
-                reuse.close()
-        journal.finish(download.done_bytes)
-        return download, path
-
-    async def _conclude(
-        self, row: TransferRow, share: ShareRow, loaded: Loaded, quarantine: Quarantine, download: Download, path: Travelled
-    ) -> None:
-        if loaded.manifest is None:
-            with self._core.database.begin() as tx:
-                share = rows.share(tx, row.share, row.version, owner=row.peer) or share
-            loaded = await self._catalog.read(share)
-        if not download.findings:
-            await asyncio.to_thread(quarantine.discard)  # nothing is in it any more
-        row = self._own(row.transfer)
-        if row.state != "running":
-            return
-        self._finish(row, share, loaded, download, path)
-        if download.findings:
-            await asyncio.to_thread(lambda: quarantine.discard(keep=download.unplaced))
-        self._core.notices.publish("transfer", row.transfer)
-        self.wake(row.peer)
-
-    def _finish(self, row: TransferRow, share: ShareRow, loaded: Loaded, download: Download, path: Travelled) -> None:
-        """Receipts and report; with findings also what of the journal does not last, so that a resume fetches it again."""
-        findings = list(download.findings.values())
-        if not findings:
-            self._receipts.sign(row, share, loaded, findings, path=path, mended=download.mended)
-            return
-        lasting, size = download.lasting()
-        entries = []
-        if size < row.done_bytes:
-            details: dict[str, str | int] = {"bytes": row.done_bytes - size}
-            entries.append(self.entry(Event.FILE_DELETED, row, object_type="file", reason_code="not-intact", details=details))
-        kept = replace(row, done_bytes=size, reused_bytes=min(row.reused_bytes, size))
-        self._receipts.sign(kept, share, loaded, findings, path=path, mended=download.mended, also=entries, lasting=lasting)
-
-    def _sample(self, transfer: str) -> None:
+    def sample(self, transfer: str) -> None:
+        """Note how far it is."""
         running = self._running.get(transfer)
         if running is not None and running.download is not None:
             now = asyncio.get_running_loop().time()
@@ -647,32 +492,6 @@ class Receiving:
         """Stop; what is under way goes on at the next start."""
         for transfer in list(self._running):
             await self._halt(transfer)
-
-
-async def _both(download: Coroutine[Any, Any, None], follow: Coroutine[Any, Any, None]) -> None:
-    """Both to their end; when one fails, or this is cancelled, the other is stopped and has ended too."""
-    tasks = [asyncio.ensure_future(download), asyncio.ensure_future(follow)]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    for task in reversed(tasks):
-        if not task.cancelled():
-            task.result()
-
-
-def _no_room() -> UnavailableError:
-    return UnavailableError(
-        "disk-full",
-        "There is not enough free space for this share.",
-        hint="Free some space, then `labxchange transfer resume`.",
-    )
-
-
-def _path(row: TransferRow) -> Path:
-    return Path(row.destination.decode(errors="surrogateescape"))
 
 
 def _path_text(destination: bytes) -> str:

@@ -21,6 +21,7 @@ from labxchange.encoding import frame
 from labxchange.errors import IntegrityError, LabxchangeError, NodeLocked, PeerError, RefusedError
 from labxchange.identity.statement import Signed, parse
 from labxchange.net.channel import Channel, Stream
+from labxchange.node.active import Active
 from labxchange.node.answering import Answering, not_hashed
 from labxchange.node.books import Books
 from labxchange.node.budget import Budget, cost
@@ -43,8 +44,6 @@ from labxchange.store.people import Contact
 from labxchange.store.shares import GrantRow, ShareRow
 from labxchange.store.transfers import TransferRow
 from labxchange.transfer.intervals import count
-from labxchange.transfer.lanes.sending import SendingLanes
-from labxchange.transfer.pace import Pace
 from labxchange.transfer.send import Source, checked_intervals, send_chunks
 from labxchange.wire.control import messages
 from labxchange.wire.control.messages import (
@@ -78,25 +77,6 @@ _NAMED_MAX = 100
 _BEGIN_COST = 4
 _ACTIVE_MAX = 1000
 _NOTED_MAX = 10_000
-
-
-class Active(msgspec.Struct, kw_only=True):
-    """An outgoing transfer while it is fetched from: ``told`` counts the files of ``gone`` in the trail, ``used`` is when the
-    last fetch ended (loop time), ``stopped`` that nothing is sent until it is judged again."""
-
-    row: TransferRow
-    loaded: Loaded
-    origin: Origin
-    gone: dict[int, str] = {}
-    tasks: set[asyncio.Task[object]] = set()
-    lanes: list[SendingLanes] = []
-    pace: Pace | None = None
-    sent_bytes: int = 0
-    noted: int = 0
-    told: int = 0
-    used: float = 0.0
-    stopped: bool = False
-    cut: Signed[Cut] | None = None
 
 
 class _NotPermitted(RefusedError):

@@ -30,6 +30,14 @@ _STALL_S = 60.0
 _STALL_BYTES = 4096
 
 
+class Content(NamedTuple):
+    """What is to be fetched, and where it goes; the digests of chunks that are asked for must be known."""
+
+    line: Line
+    digests: ChunkDigests
+    quarantine: Quarantine
+
+
 class Ended(NamedTuple):
     """A chunk whose bytes are all written: right, unless ``wrong`` holds the digest that they have instead (hex). ``record`` is
     the SHA-256 of a file that is this one chunk, where it was at hand."""

@@ -10,7 +10,8 @@ import pytest
 
 from labxchange.errors import InputError, RefusedError, UnavailableError
 from labxchange.identity.invitation import Invitation, invitation_proof
-from labxchange.net.channel import Channel, Closed, Stream
+from labxchange.net.channel import Channel, Stream
+from labxchange.net.network import Closed
 from labxchange.net.sockets import SocketNetwork
 from tests.unit.net.nodes import Node
 

@@ -81,14 +81,14 @@ def test_trouble_that_nobody_foresaw_is_tried_again(tmp_path: Path, monkeypatch:
         ada, bo = await world.pair()
         write_files(tmp_path / "data", many_files(2, 1000))
         await share(ada.node, bo.node, tmp_path / "data", title="Trial")
-        real, left = bo.node.receiving._asking._start, [RuntimeError("a bug"), KeyError("another")]
+        real, left = bo.node.receiving._attempts._asking._start, [RuntimeError("a bug"), KeyError("another")]
 
         async def begin(channel: Channel, *rows: object) -> ShareRow:
             if left:
                 raise left.pop(0)
             return await real(channel, *rows)
 
-        monkeypatch.setattr(bo.node.receiving._asking, "_start", begin)
+        monkeypatch.setattr(bo.node.receiving._attempts._asking, "_start", begin)
         started = await bo.node.receive(share="Trial")
         assert (await ended(bo.node, started.transfer, timeout_s=60)).state == "completed"
         await settle(ada, bo)

@@ -10,21 +10,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 
-from labxchange.dataset.listing import Line
 from labxchange.errors import InputError, LabxchangeError, PeerError, RefusedError, UnavailableError
-from labxchange.files.quarantine import Quarantine
 from labxchange.net.channel import Channel, Stream
 from labxchange.settings import ANSWER_S, LANE_CREDIT_BYTES, LANE_FETCH_BYTES
-from labxchange.transfer.digests import ChunkDigests
 from labxchange.transfer.intervals import Interval
 from labxchange.transfer.lanes import messages
 from labxchange.transfer.lanes.leg import CIPHERS, Leg, Watch, open_order, places, remotes
 from labxchange.transfer.lanes.process import Workers
-from labxchange.transfer.streams import Ended, Sink
+from labxchange.transfer.streams import Content, Ended, Sink
 from labxchange.wire.control.messages import (
     GONE_MAX,
     Fetch,
@@ -45,14 +42,6 @@ UP_S: Final = 5.0
 STALL_S: Final = 30.0
 CLOSE_S: Final = 5.0
 _KEYS_TRIES: Final = 3
-
-
-class Content(NamedTuple):
-    """What is to be fetched, and where it goes; the digests of chunks that are asked for must be known."""
-
-    line: Line
-    digests: ChunkDigests
-    quarantine: Quarantine
 
 
 class _Request:

@@ -15,7 +15,7 @@ from labxchange.dataset.manifest import UNREADABLE
 from labxchange.errors import IntegrityError, LabxchangeError
 from labxchange.files.reading import SourceReader
 from labxchange.files.scan import Sources
-from labxchange.wire.data.sender import Gone
+from labxchange.wire.data.asked import Gone
 
 BLOCK_BYTES: Final = 1 << 20
 _AGAIN_BYTES: Final = 1 << 16
@@ -34,7 +34,7 @@ class _Block:
 
 
 class LaneSource:
-    """``wire.data.sender.Read`` over the files of a listing."""
+    """``wire.data.asked.Read`` over the files of a listing."""
 
     def __init__(self, sources: Sources, files: list[ListedFile], line: Line, threads: ThreadPoolExecutor) -> None:
         self.reasons: dict[int, str] = {}

@@ -13,15 +13,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from heapq import heappop, heappush
-from typing import Final, Protocol
+from typing import Final, NamedTuple
 
 import msgspec
-import numpy as np
 
+from labxchange.wire.data.asked import Gone, Queue, Range, Read
 from labxchange.wire.data.congestion import Controller, Feedback
-from labxchange.wire.data.datagram import BATCH_BYTES, CALL_DATAGRAMS, OVERHEAD_BYTES, SIZES, Kind, Offsets, batch_rows
-from labxchange.wire.data.lane import NEVER, Address, Asked, Batch, Failed, Keys, Lane, Opened
+from labxchange.wire.data.datagram import CALL_DATAGRAMS, OVERHEAD_BYTES, SIZES, Kind, batch_rows
+from labxchange.wire.data.lane import NEVER, Address, Batch, Failed, Keys, Lane, Opened
 from labxchange.wire.data.recovery import LATE_ROUND_TRIPS, Recovery
 from labxchange.wire.data.status import decode
 
@@ -39,30 +38,12 @@ SKIP_EVERY: Final = 1000
 """Of so many numbers one on average is left out."""
 _RTO_MIN_S: Final = 0.05
 _RTO_MAX_S: Final = 2.0
-LATE: Final = -1
-"""In the place of a request: what is gone belongs to requests that were told of already."""
-
 _READ_AGAIN_S: Final = 0.0005
-ECHOES: Final = (0.25, 0.5)
-"""Of a round trip after it was found lost at the tail, bytes go once more, if the path is at least half empty."""
+ECHOES: Final = 2
+ECHO_ROUND_TRIPS: Final = 0.25
+"""So often, and so many round trips apart, bytes that were lost at the tail go once more, if the path is at least half empty."""
 ECHO_LOSS_MAX: Final = 0.1
 """Where more than this part was lost, what goes once more would be much."""
-
-
-class Gone(Exception):
-    """Internal between reader and sender: bytes [start, end) of the line cannot be read as they were listed."""
-
-    def __init__(self, start: int, end: int) -> None:
-        super().__init__(start, end)
-        self.start = start
-        self.end = end
-
-
-class Read(Protocol):
-    """Bytes of the line from ``offset`` on, at most ``length``, good until the next call; none when they are not at hand yet;
-    raises Gone."""
-
-    def __call__(self, offset: int, length: int) -> memoryview: ...
 
 
 class SenderStats(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,13 +64,12 @@ class SenderStats(msgspec.Struct, frozen=True, kw_only=True):
     limit: str
 
 
-class _Request:
-    __slots__ = ("gone", "id", "ranges")
+class _Echo(NamedTuple):
+    """Bytes that go once more at a time, and how often they may still."""
 
-    def __init__(self, number: int, ranges: Sequence[tuple[int, int]]) -> None:
-        self.id = number
-        self.ranges = deque(ranges)
-        self.gone: list[tuple[int, int]] = []
+    at: float
+    lost: list[Range]
+    left: int
 
 
 class Sender(Lane):
@@ -119,11 +99,8 @@ class Sender(Lane):
         )
         self.controller = controller
         self.recovery = Recovery()
-        self._read = read
-        self._requests: deque[_Request] = deque()
-        self._again: deque[tuple[int, int]] = deque()
-        self._echoes: list[tuple[float, list[tuple[int, int]]]] = []
-        self._lost = memoryview(bytearray(BATCH_BYTES))
+        self._queue = Queue(read, self._events)
+        self._echoes: deque[_Echo] = deque()
         self._next_send = now
         self._skip_in = self._draw_skip()
         self._limited = True
@@ -146,11 +123,11 @@ class Sender(Lane):
     # --- what the worker asks -----------------------------------------------------------------------------------------
     def ask(self, request: int, ranges: Sequence[tuple[int, int]]) -> None:
         """Send bytes [start, end) of the line, in this order, after what was asked for before."""
-        self._requests.append(_Request(request, [item for item in ranges if item[0] < item[1]]))
+        self._queue.ask(request, ranges)
 
     @property
     def has_work(self) -> bool:
-        return bool(self._again or self._requests)
+        return self._queue.has_lost or self._queue.has_new
 
     def stats(self) -> SenderStats:
         recovery = self.recovery
@@ -187,10 +164,9 @@ class Sender(Lane):
         self.remote_dropped = status.dropped
         self._lost_packets += report.lost_packets
         self._late_packets += report.late_packets
-        self._again.extend(report.lost)
-        if report.lost and not self._requests and self._lost_packets <= ECHO_LOSS_MAX * self.sent_datagrams:
-            for part in ECHOES:
-                heappush(self._echoes, (now + part * recovery.srtt_s, report.lost))
+        self._queue.lost(report.lost)
+        if report.lost and not self._queue.has_new and self._lost_packets <= ECHO_LOSS_MAX * self.sent_datagrams:
+            self._echoes.append(_Echo(now + ECHO_ROUND_TRIPS * recovery.srtt_s, report.lost, ECHOES))
         for size in report.sizes:
             if size > self.size and size in self._sizes:
                 self.size, self._probe_tries, self._probe_at = size, 0, now
@@ -243,7 +219,7 @@ class Sender(Lane):
             return NEVER
         out = min(self._control_timer(), self._rto_at, self._tail_at)
         if self._echoes:
-            out = min(out, self._echoes[0][0])
+            out = min(out, self._echoes[0].at)
         if self._may_probe():
             out = min(out, self._probe_at)
         if self._can_send():
@@ -258,7 +234,7 @@ class Sender(Lane):
         if self._tail_at <= now:
             # While packets go out, later ones tell of the loss of earlier ones.
             if not self.has_work or self.recovery.in_flight_bytes >= self._window():
-                self._again.extend(self.recovery.give_up(sent_before=now - self._tail_s()))
+                self._queue.lost(self.recovery.give_up(sent_before=now - self._tail_s()))
             self._tail_at = now + self._tail_s() / 4 if self.recovery.in_flight_packets else NEVER
         if self._rto_at <= now:
             self._on_silence(now)
@@ -266,18 +242,20 @@ class Sender(Lane):
     def _send_echoes(self, now: float) -> None:
         """Those that are due and find the path idle; others are dropped."""
         idle = not self.has_work and self.recovery.in_flight_bytes < self._window() / 2
-        while self._echoes and self._echoes[0][0] <= now:
-            _, lost = heappop(self._echoes)
+        while self._echoes and self._echoes[0].at <= now:
+            echo = self._echoes.popleft()
             if idle:
-                self._again.extend(lost)
+                self._queue.lost(echo.lost)
+            if echo.left > 1:
+                self._echoes.append(_Echo(now + ECHO_ROUND_TRIPS * self.recovery.srtt_s, echo.lost, echo.left - 1))
 
     def _on_silence(self, now: float) -> None:
         if now - self.heard_at > SILENCE_MAX_S:
             self.is_dead = True
             self._events.append(Failed("lane-silent", "The other node was not heard on the lane."))
             return
-        self._again.extend(self.recovery.give_up(sent_before=now))
-        if not self._again:  # challenges and probes: how fast the path is was not asked
+        self._queue.lost(self.recovery.give_up(sent_before=now))
+        if not self._queue.has_lost:  # challenges and probes: how fast the path is was not asked
             self._rto_at, self._tail_at = now + _RTO_MAX_S, NEVER
             return
         self._rto_times += 1
@@ -371,12 +349,10 @@ class Sender(Lane):
             limit = 1
         if not self._proven:
             limit = min(limit, self._credit // self.size)
-        again = bool(self._again)
-        offset: Offsets
+        again = self._queue.has_lost
         try:
-            offset, payload = self._lost_payload(limit, room) if again else self._next_payload(limit * room)
-        except Gone as gone:
-            self._drop(gone)
+            offset, payload = self._queue.take(limit, room)
+        except Gone:
             return None
         if not payload:
             self._wait_for_disk(now)
@@ -400,66 +376,3 @@ class Sender(Lane):
         self._next_send = max(self._next_send, now + _READ_AGAIN_S)
         if now - self._starved_at > BURST_S:
             self._limited, self.limit = True, "disk"
-
-    def _next_payload(self, length: int) -> tuple[int, memoryview]:
-        """Up to ``length`` bytes that are next, read; the range is taken off only then."""
-        self._finish()
-        if not self._requests:
-            return 0, memoryview(b"")
-        queue = self._requests[0].ranges
-        taken = self._take(queue, length)
-        self._finish()
-        return taken
-
-    def _take(self, queue: deque[tuple[int, int]], length: int) -> tuple[int, memoryview]:
-        """Where the first range of a queue begins, and up to ``length`` bytes of it."""
-        start, end = queue[0]
-        payload = self._read(start, min(length, end - start))
-        queue.popleft()
-        if start + len(payload) < end:
-            queue.appendleft((start + len(payload), end))
-        return start, payload
-
-    def _lost_payload(self, limit: int, room: int) -> tuple[Offsets, memoryview]:
-        """What was lost, as many datagrams as go into a batch: they lie apart, and one system call for each would be dear."""
-        used, places = 0, list[int]()
-        while self._again and len(places) < limit:
-            if places and self._again[0][1] - self._again[0][0] < room:
-                break  # only the last of a batch may be shorter
-            try:
-                start, payload = self._take(self._again, (limit - len(places)) * room)
-            except Gone:
-                if not places:
-                    raise
-                break  # it is met again, then as the first
-            if not payload:
-                break
-            self._lost[used : used + len(payload)] = payload
-            used += len(payload)
-            places += range(start, start + len(payload), room)
-            if len(payload) % room:
-                break
-        return np.array(places, np.int64), self._lost[:used]
-
-    def _finish(self) -> None:
-        """Requests of which nothing is left to be sent for the first time."""
-        while self._requests and not self._requests[0].ranges:
-            request = self._requests.popleft()
-            self._events.append(Asked(request.id, tuple(request.gone)))
-
-    def _drop(self, gone: Gone) -> None:
-        """Bytes that cannot be read leave every queue; those of requests that were told of already are told of by themselves."""
-        if any(start < gone.end and gone.start < end for start, end in self._again):
-            self._events.append(Asked(LATE, ((gone.start, gone.end),)))
-        self._again = deque(piece for first, end in self._again for piece in _without(first, end, gone))
-        for request in self._requests:
-            kept = [piece for first, end in request.ranges for piece in _without(first, end, gone)]
-            if kept != list(request.ranges):
-                request.gone.append((gone.start, gone.end))
-                request.ranges = deque(kept)
-        self._finish()
-
-
-def _without(start: int, end: int, gone: Gone) -> list[tuple[int, int]]:
-    pieces = [(start, min(end, gone.start)), (max(start, gone.end), end)]
-    return [(first, last) for first, last in pieces if first < last]

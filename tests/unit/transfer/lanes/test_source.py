@@ -16,7 +16,7 @@ from labxchange.dataset.listing import Line
 from labxchange.errors import UnavailableError
 from labxchange.files.scan import scan
 from labxchange.transfer.lanes.source import LaneSource
-from labxchange.wire.data.sender import Gone
+from labxchange.wire.data.asked import Gone
 
 SIZES = [0, 1, 700, 1 << 20, 300_000, (2 << 20) + 5, 0, 40_000, 5]
 

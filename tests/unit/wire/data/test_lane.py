@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from labxchange.wire.data import lane as lane_module
+from labxchange.wire.data.asked import Gone
 from labxchange.wire.data.assembly import Assembly
 from labxchange.wire.data.datagram import Kind, Sealer
 from labxchange.wire.data.lane import NEVER, Batch, Failed, Up, Worn
 from labxchange.wire.data.receiver import Receiver
-from labxchange.wire.data.sender import Gone, Sender
+from labxchange.wire.data.sender import Sender
 from tests.support.lanes import DIALLER, LISTENER, Steady, Weather, World, lane_keys
 
 DATA = random.Random(8).randbytes(300_000)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 
+from labxchange.wire.data.datagram import Offsets, offsets_of
 from tests.support.lanes import Steady, Weather, World
 
 
@@ -41,3 +43,36 @@ def test_lost_probes_and_challenges_are_no_silence_of_the_path() -> None:
         assert steady.silences == 0
         world.ask(1, [(0, 1_000)])
         world.run([(0, 1_000)], limit_s=60.0)
+
+
+def times_sent(weather: Weather, *, window_bytes: int = 16 << 20, size: int = 400_000) -> Counter[int]:
+    """How often each datagram's place went out, of a file all of which is sent within a round trip."""
+    data = random.Random(1).randbytes(size)
+    world = World(3, data, weather, controller=Steady(rate_bytes_s=40e6, window_bytes=window_bytes))
+    counted: Counter[int] = Counter()
+    recovery, before = world.sender.recovery, world.sender.recovery.sent
+
+    def sent(count: int, *, offset: Offsets, length: int, room: int, now: float) -> None:
+        if length:
+            counted.update(offsets_of(offset, count, room).tolist() if isinstance(offset, int) else offset.tolist())
+        before(count, offset=offset, length=length, room=room, now=now)
+
+    recovery.sent = sent  # type: ignore[method-assign]
+    world.ask(1, [(0, len(data))])
+    world.run([(0, len(data))], limit_s=60.0)
+    while world.now < 3.0:
+        world.step()
+    return counted
+
+
+def test_what_was_lost_at_the_tail_goes_twice_more_while_the_path_stands_idle() -> None:
+    counted = times_sent(Weather(loss=0.05, delay_s=0.1))
+    assert counted[0] >= 1
+    assert 4 in counted.values(), "once, again, and twice more"
+    assert sum(counted.values()) < 1.5 * len(counted)
+    assert sum(count > 1 for count in counted.values()) < len(counted) / 5, "only of what was lost"
+
+
+def test_nothing_goes_once_more_where_much_is_lost() -> None:
+    counted = times_sent(Weather(loss=0.3, delay_s=0.1))
+    assert sum(counted.values()) < 2 * len(counted)
