@@ -18,10 +18,10 @@ from tests.support.world import (
     check_exchange,
     check_released,
     many_files,
-    midway,
     now,
     settle,
     simulate,
+    underway,
     write_files,
 )
 
@@ -253,11 +253,7 @@ def test_a_share_is_served_over_a_connection_that_either_opened(tmp_path: Path, 
 @pytest.mark.parametrize("who", ["Ada", "Bo"])
 def test_an_address_change_in_the_middle_of_a_transfer(tmp_path: Path, who: str) -> None:
     async def story(world: World) -> None:
-        ada, bo = await world.pair()
-        files = write_files(tmp_path / "data", many_files(60, 300_000))
-        await share(ada.node, bo.node, tmp_path / "data", title="Trial")
-        started = await bo.node.receive(share="Trial")
-        await midway(bo.node, started.transfer)
+        ada, bo, files, started = await underway(world, tmp_path / "data", files=60)
         world.network.move(world.machines[who].host, "10.9.9.9")
         began = now()
         done = await ended(bo.node, started.transfer, timeout_s=200)
@@ -293,11 +289,7 @@ def test_a_new_address_is_told_at_the_next_start(tmp_path: Path) -> None:
 @pytest.mark.parametrize("seconds", [5, 40, 300])
 def test_sleep_in_the_middle_of_a_transfer(tmp_path: Path, who: str, seconds: int) -> None:
     async def story(world: World) -> None:
-        ada, bo = await world.pair()
-        files = write_files(tmp_path / "data", many_files(60, 300_000))
-        await share(ada.node, bo.node, tmp_path / "data", title="Trial")
-        started = await bo.node.receive(share="Trial")
-        before = await midway(bo.node, started.transfer)
+        ada, bo, files, started = await underway(world, tmp_path / "data", files=60)
         host = world.machines[who].host
         host.asleep = True
         began = now()
@@ -307,7 +299,7 @@ def test_sleep_in_the_middle_of_a_transfer(tmp_path: Path, who: str, seconds: in
         host.asleep = False
         done = await ended(bo.node, started.transfer, timeout_s=200)
         assert done.state == "completed"
-        assert done.done_bytes > before.done_bytes
+        assert done.done_bytes > started.done_bytes
         assert check_released(Path(done.destination), files) == 60
         await settle(ada, bo)
         await check_exchange(ada, bo)

@@ -23,6 +23,7 @@ from tests.support.world import (
     receipts_of,
     settle,
     simulate,
+    underway,
     write_files,
 )
 
@@ -80,15 +81,11 @@ def test_the_first_bytes_are_here_after_three_round_trips(tmp_path: Path) -> Non
 
 def test_a_sender_who_is_away_is_waited_for_and_the_transfer_goes_on_by_itself(tmp_path: Path) -> None:
     async def story(world: World) -> None:
-        ada, bo = await world.pair()
-        files = write_files(tmp_path / "data", many_files(40, 300_000))
-        await share(ada.node, bo.node, tmp_path / "data", title="Trial")
-        started = await bo.node.receive(share="Trial")
-        before = await midway(bo.node, started.transfer)
+        ada, bo, files, started = await underway(world, tmp_path / "data", files=40)
         world.cut_wire(ada, bo)
         waiting = await until(bo.node, started.transfer, "waiting", timeout_s=60)
         assert waiting.reason in ("peer-unreachable", "peer-silent", "connection-lost"), waiting.reason
-        assert waiting.done_bytes >= before.done_bytes
+        assert waiting.done_bytes >= started.done_bytes
 
         attempts = world.network.carried_datagrams
         await wait_for(lambda: now() > 1000 + 900, timeout_s=1000, what="a quarter of an hour")
@@ -130,12 +127,8 @@ def test_a_recipient_restarts_and_nothing_verified_comes_again(tmp_path: Path) -
     """A clean stop and, later, a crash; the sender counts what goes out."""
 
     async def story(world: World) -> None:
-        ada, bo = await world.pair()
-        files = write_files(tmp_path / "data", many_files(60, 300_000))
+        ada, bo, files, started = await underway(world, tmp_path / "data", files=60)
         total = sum(map(len, files.values()))
-        await share(ada.node, bo.node, tmp_path / "data", title="Trial")
-        started = await bo.node.receive(share="Trial")
-        await midway(bo.node, started.transfer)
         await bo.stop()
         await bo.boot()
         before = arrived(bo.node, started.transfer)
@@ -166,11 +159,7 @@ def test_a_node_that_was_killed_and_is_back_goes_on_at_once(who: str, tmp_path: 
     """Its new connection tells that the old one is dead: nobody waits for the old one's silence."""
 
     async def story(world: World) -> None:
-        ada, bo = await world.pair()
-        files = write_files(tmp_path / "data", many_files(60, 300_000))
-        await share(ada.node, bo.node, tmp_path / "data", title="Trial")
-        started = await bo.node.receive(share="Trial")
-        await midway(bo.node, started.transfer)
+        ada, bo, files, started = await underway(world, tmp_path / "data", files=60)
         killed = ada if who == "sender" else bo
         killed.crash()
         crashed_at = now()
@@ -206,11 +195,7 @@ def test_a_connection_that_is_doubted_lives_if_the_peer_answers_and_is_soon_lost
 
 def test_a_resumed_transfer_fetches_only_what_is_missing(tmp_path: Path) -> None:
     async def story(world: World) -> None:
-        ada, bo = await world.pair()
-        files = write_files(tmp_path / "data", many_files(40, 300_000))
-        await share(ada.node, bo.node, tmp_path / "data", title="Trial")
-        started = await bo.node.receive(share="Trial")
-        await midway(bo.node, started.transfer)
+        ada, bo, files, started = await underway(world, tmp_path / "data", files=40)
         paused = await bo.node.transfer_pause(transfer=started.transfer)
         assert paused.state == "paused"
         held = paused.done_bytes
@@ -240,11 +225,7 @@ def test_a_resumed_transfer_fetches_only_what_is_missing(tmp_path: Path) -> None
 
 def test_a_cancelled_transfer_leaves_no_part_files_and_tells_the_sender_what_had_arrived(tmp_path: Path) -> None:
     async def story(world: World) -> None:
-        ada, bo = await world.pair()
-        files = write_files(tmp_path / "data", many_files(40, 300_000))
-        await share(ada.node, bo.node, tmp_path / "data", title="Trial")
-        started = await bo.node.receive(share="Trial")
-        await midway(bo.node, started.transfer)
+        ada, bo, files, started = await underway(world, tmp_path / "data", files=40)
         gone = await bo.node.transfer_cancel(transfer=started.transfer)
         assert gone.state == "cancelled"
         assert not list(Path(gone.destination).glob(".labxchange-*"))

@@ -26,7 +26,7 @@ from labxchange.node.node import Node
 from labxchange.node.values import TransferInfo
 from labxchange.sharing.exchange import Receipt
 from labxchange.store import shares, statements, transfers
-from tests.support.nodes import befriend, make_node, start, wait_for
+from tests.support.nodes import befriend, make_node, share, start, wait_for
 
 T = TypeVar("T")
 EPOCH_MS = 1_800_000_000_000
@@ -272,6 +272,15 @@ async def midway(node: Node, transfer: str, *, least_bytes: int = 1) -> Transfer
     found = await wait_for(there, what="the middle of the transfer")
     assert found is not None
     return found
+
+
+async def underway(world: World, folder: Path, *, files: int) -> tuple[Machine, Machine, dict[str, bytes], TransferInfo]:
+    """Ada and Bo, what Ada shares of ``folder``, and its transfer to Bo in the middle; large enough to be met there."""
+    ada, bo = await world.pair()
+    made = write_files(folder, many_files(files, 300_000))
+    await share(ada.node, bo.node, folder, title="Trial")
+    started = await bo.node.receive(share="Trial")
+    return ada, bo, made, await midway(bo.node, started.transfer)
 
 
 def receipts_of(node: Node) -> dict[str, str]:
