@@ -6,8 +6,8 @@ a file: all chunks arrived and the manifest there -> SHA-256 compared with it ->
 
 While the sender hashes, digests are announced ahead of the manifest and chunks arrive by them; nothing is released before
 ``settle``. A file whose SHA-256 is not the manifest's is looked through, and chunks that are not the manifest's come again, for
-they may have been announced otherwise. Small files go through in batches. Rules: at most 64 MiB are asked for and not written; a
-chunk that is wrong three times names its file. The journal, the trail and who may receive are the node's.
+they may have been announced otherwise. Small files go through in batches. Rules: what may come again after a kill is bounded
+(``_has_room``); a chunk that is wrong three times names its file. The journal, the trail and who may receive are the node's.
 """
 
 from __future__ import annotations
@@ -126,11 +126,13 @@ class Download:
         self._attempts: dict[int, int] = {}
         self._fresh: list[int] = []
         self._fresh_bytes = 0
+        self._flushing_bytes = 0
+        self._requests = 0
+        """Under way."""
         self._ready: deque[int] = deque()
         self._unrecorded: list[int] = []
         self._full = asyncio.Event()
         self._roomy = asyncio.Event()
-        self._roomy.set()
         self._commit = asyncio.Lock()
         self.received_bytes = 0
         self.reused_bytes = reused_bytes
@@ -204,6 +206,7 @@ class Download:
                 fetching.close()
 
     async def _fetch_all(self, fetching: Fetching) -> None:
+        self._requests = 0
         workers = [asyncio.ensure_future(self._fetcher(fetching)) for _ in range(fetching.parallel)]
         if self._reuse is not None:
             workers.append(asyncio.ensure_future(self._copier(self._reuse)))
@@ -211,7 +214,7 @@ class Download:
         over = asyncio.Event()
         committer = asyncio.ensure_future(self._commit_often(over))
         try:
-            await _first(everything, committer)
+            await asyncio.wait((everything, committer), return_when=asyncio.FIRST_COMPLETED)
             if not committer.done():
                 await everything
         finally:
@@ -224,10 +227,19 @@ class Download:
 
     async def _fetcher(self, fetching: Fetching) -> None:
         while asked := await self._wanted.next(self._wanted.requests):
-            # On a slow disk no more comes than two windows of the journal: so much can be lost by a kill.
-            await self._roomy.wait()
+            while not self._has_room(fetching):
+                self._roomy.clear()
+                await self._roomy.wait()
+            self._requests += 1
             await fetching.fetch(asked, self)
+            self._requests -= 1
+            self._roomy.set()
             self._wanted.over(asked)
+
+    def _has_room(self, fetching: Fetching) -> bool:
+        """On a slow disk: two windows of the journal, one being flushed while the other fills, and the requests under way."""
+        room = _WINDOWS * JOURNAL_BYTES + (fetching.parallel - self._requests) * fetching.request_bytes
+        return self._fresh_bytes + self._flushing_bytes < room
 
     async def _copier(self, reuse: Reuse) -> None:
         while asked := await self._wanted.next(self._wanted.copies):
@@ -273,8 +285,6 @@ class Download:
             self._fresh_bytes += length
         if self._fresh_bytes >= JOURNAL_BYTES or len(self._fresh) >= BATCH_FILES:
             self._full.set()
-        if self._fresh_bytes >= _WINDOWS * JOURNAL_BYTES:
-            self._roomy.clear()
 
     def _wrong(self, chunk: int, got: str) -> None:
         place = self.line.chunk_at(chunk)
@@ -303,8 +313,8 @@ class Download:
         A short batch of small files waits for company unless ``everything``.
         """
         async with self._commit:
-            chunks, self._fresh, self._fresh_bytes = self._fresh, [], 0
-            self._roomy.set()
+            chunks, self._fresh = self._fresh, []
+            self._flushing_bytes, self._fresh_bytes = self._fresh_bytes, 0
             places = [self.line.chunk_at(chunk) for chunk in chunks]
             if chunks:
                 await asyncio.to_thread(self._quarantine.flush, sorted({place.file for place in places}))
@@ -315,7 +325,8 @@ class Download:
             releases = await self._next_batch(everything=everything)
             while chunks or releases or (everything and self._unrecorded):
                 self._record_batch(chunks, sum(place.length for place in places), releases)
-                chunks, places = [], []
+                chunks, places, self._flushing_bytes = [], [], 0
+                self._roomy.set()
                 if releases:
                     await self._release(releases)
                 releases = await self._next_batch(everything=everything)
@@ -403,10 +414,6 @@ class Download:
         for chunk, got in wrong.items():
             self._wrong(chunk, got)
         self._wanted.lost(chunks)
-
-
-async def _first(*tasks: asyncio.Future[Any]) -> None:
-    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
 
 
 async def _to_its_end(task: asyncio.Future[Any]) -> None:

@@ -8,6 +8,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from labxchange.files.hashing import hash_files
 from labxchange.files.quarantine import Quarantine
 from labxchange.files.scan import Scan, scan
 from labxchange.net.simulated import run_virtual
-from labxchange.transfer import plan, streams
+from labxchange.transfer import plan, receive, streams
 from labxchange.transfer.digests import ChunkDigests
 from labxchange.transfer.intervals import Interval, count, of_numbers
 from labxchange.transfer.pace import Pace
@@ -420,6 +421,38 @@ def test_a_request_stays_within_its_limits(tmp_path: Path, monkeypatch: pytest.M
     for request in channel.asked:
         assert checked_intervals(request, shelf.line, limit=3 << 20) <= 3 << 20
     assert same(tmp_path / "target", shelf)
+
+
+def test_a_slow_disk_bounds_what_a_kill_can_lose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two windows of the journal, and as many requests as there may be; and the disk need not wait for the network."""
+    window, request = 4 << 20, 1 << 20
+    monkeypatch.setattr(receive, "JOURNAL_BYTES", window)
+    monkeypatch.setattr(streams, "FETCH_BYTES", request)
+    shelf, book = Shelf(tmp_path / "source", {"large": data(64 << 20, 1)}), Book()
+    flushes, under_way = [], []
+
+    async def in_thread(function: Callable[..., Any], *args: Any) -> Any:
+        if function == download._quarantine.flush:
+            began = asyncio.get_running_loop().time()
+            await asyncio.sleep(2.0)
+            flushes.append((began, asyncio.get_running_loop().time()))
+        return function(*args)
+
+    async def serve(stream: FakeStream, fetch: Fetch) -> None:
+        under_way.append(sum(count(asked) for asked in channel.asked) - count(book.arrived))
+        await shelf.serve(stream, fetch)
+
+    monkeypatch.setattr(receive.asyncio, "to_thread", in_thread)
+    download = make(shelf, tmp_path / "target", book)
+    channel = FakeChannel(serve)
+    run_virtual(download.run(way_of(download, channel)))
+    chunk = shelf.line.chunk_at(0).length
+    parallel = streams.FETCH_PARALLEL
+    assert max(under_way) * chunk <= 2 * window + parallel * request
+    assert same(tmp_path / "target", shelf)
+    idle = [later[0] - earlier[1] for earlier, later in pairwise(flushes)]
+    assert len(flushes) > 3
+    assert sum(idle) < 0.1 * sum(end - began for began, end in flushes)
 
 
 @pytest.mark.parametrize("chunks", [[(0, 9)], [(3, 2)], [(1, 1), (0, 0)], [(0, 1), (1, 2)], [(5, 5)]])
