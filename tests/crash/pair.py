@@ -249,9 +249,9 @@ class Pair:
         with contextlib.suppress(Died):
             await self.arm(name, ("", 0, False))
 
-    def account(self, begun: int, journalled: int, kills: int) -> int:
+    def account(self, sent: int, journalled: int, kills: int) -> int:
         """Bytes sent that are not in the journal came in vain; at most what the design says for each kill."""
-        lost = self.sent_bytes() - begun - journalled
+        lost = sent - journalled
         assert lost <= kills * LOST_MAX_BYTES, f"{lost} bytes were sent in vain by {kills} kills"
         return lost
 

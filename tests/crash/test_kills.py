@@ -98,7 +98,7 @@ class _Round:
         await self._wait(self._countersigned, f"{self.title} to be completed at the sender")
         check_released(self.destination, self.source, complete=True)
         size = sum(map(len, self.source.values()))
-        pair.lost_bytes.append(pair.account(self.begun, size, self.kills))
+        pair.lost_bytes.append(pair.account(pair.sent_bytes() - self.begun, size, self.kills))
         await check_trails(pair)
 
     async def _wait(self, condition: Callable[[], Awaitable[bool]], what: str) -> None:
@@ -197,6 +197,7 @@ class _Round:
         self.pair.kills[f"{name} {how}"] += 1
         self.how.append(f"{name} {how}")
         self.kills += 1
+        sent = self.pair.sent_bytes() - self.begun  # not what is sent when it is back
         self.kills += await self.pair.rise(name, self.destination, self.source)
         if name == "Bo" and self.transfer:
-            self.pair.account(self.begun, self.pair.held["done"].get(self.transfer, 0), self.kills)
+            self.pair.account(sent, self.pair.held["done"].get(self.transfer, 0), self.kills)
