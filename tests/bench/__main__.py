@@ -149,7 +149,7 @@ def measure(given: argparse.Namespace, command: str) -> report.Document:
     with workspace() as place:
         bench = Bench(net, account=who, place=place, window_s=given.window)
         for row in chosen:
-            joined = [peer for peer in others if row.peers and (row.files == 1 or peer.tree)]
+            joined = [peer for peer in others if peer.joins(row)]
             runs = bench.row(row, peers=joined, controls=controls, repeat=given.repeat, told=_tell)
             document = msgspec.structs.replace(document, rows=(*document.rows, row), runs=(*document.runs, *runs))
             if given.json:

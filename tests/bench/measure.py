@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import partial
@@ -31,6 +32,7 @@ from tests.bench.rows import GIB, MIB, TUNED_BYTES, Bar, Row, Verdict, bound_s, 
 
 OURS = "labxchange"
 _SAMPLE_S = 0.25
+_AHEAD_BYTES, _GIVE_S = 256 * MIB, 0.05
 _CUT_S = 5.0
 _ZEROS = bytes(MIB)
 
@@ -187,21 +189,23 @@ class Bench:
 
     async def _moved(self, row: Row, source: Path, blank: Run, nodes: list[BenchNode], sides: dict[str, Side]) -> Run:
         a, b = nodes
+        memory = contextlib.ExitStack()
         if not row.known:  # later it would be hashed meanwhile
-            self._warm(row, blank.bytes)
+            memory.enter_context(self._memory(row, blank.bytes))
         async with sampling(sides, whole=bool(row.bar.seconds)) as begin:
             began = time.monotonic()
             shared = payload.shared(row, source)
             offers = [await offer(a, b, item, title=str(number), known=row.known) for number, item in enumerate(shared)]
             listed_s = time.monotonic() - began
             if row.known:
-                self._warm(row, blank.bytes)
+                memory.enter_context(self._memory(row, blank.bytes))
             busy_before, began = begin(), time.monotonic()
             beside = self._beside(row, sides["beside"]) if row.kind == "flow" else None
             window_s = row.duration_s or max(self._window_s, 2 * patience_s(row, blank.bytes))
             moved = await asyncio.gather(*(fetch(b, item, window_s=window_s) for item in offers))
             watched_s = time.monotonic() - began
             busy_s = machine_busy_s() - busy_before
+        memory.close()
         done = sum(item.done_bytes for item in moved)
         run = self._used(blank, sides, done=done, watched_s=watched_s, busy_s=busy_s)
         run = msgspec.structs.replace(run, listed_s=round(listed_s, 3), **_planes(moved))
@@ -217,14 +221,25 @@ class Bench:
             run = msgspec.structs.replace(run, intact=intact, error="" if intact else "the bytes differ")
         return run
 
-    def _warm(self, row: Row, count_bytes: int) -> None:
-        """Have the machine hold as much free memory as the run writes. One that lends it from a host takes some 2 s a GiB for
-        what it has not touched in the last seconds, which on a path without a limit is measured in place of the transfer."""
-        if not row.path.rate_mbit:
-            place = self._place / "warm"
-            with place.open("wb") as file:
-                for _ in range(count_bytes // MIB):
-                    file.write(_ZEROS)
+    @contextlib.contextmanager
+    def _memory(self, row: Row, count_bytes: int) -> Iterator[None]:
+        """Hold as much memory as the run writes, and give it back as it is written. A machine that lends its free memory back to
+        a host within seconds takes some 2 s a GiB to have it again, which on a path without a limit is measured in place of the
+        transfer."""
+        if row.path.rate_mbit:
+            yield
+            return
+        place, over = self._place / "memory", threading.Event()
+        with place.open("wb") as file:
+            for _ in range(count_bytes // MIB):
+                file.write(_ZEROS)
+        thread = threading.Thread(target=_give_back, args=(place, over), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
             place.unlink()
 
     def _beside(self, row: Row, side: Side) -> Path:
@@ -257,9 +272,9 @@ class Bench:
         place = Path(tempfile.mkdtemp(prefix="peer-", dir=self._place))
         place.chmod(0o755)
         try:
-            self._warm(row, blank.bytes)
             course = Course(peer, row, source, place=place, network=self._network)
-            outcome = course.run(sides, window_s=self._window_s)
+            with self._memory(row, blank.bytes):
+                outcome = course.run(sides, window_s=self._window_s)
             run = self._used(blank, sides, done=outcome.done_bytes(blank.bytes), watched_s=outcome.seconds, busy_s=outcome.busy_s)
             seconds = outcome.seconds
             if not outcome.complete and not outcome.error:
@@ -294,6 +309,19 @@ class Bench:
             busy=round(busy_s / cores, 3),
             other=round(max(busy_s - sum(spent.values()), 0) / cores, 3),
         )
+
+
+def _give_back(place: Path, over: threading.Event) -> None:
+    """Shorten a file on a tmpfs by what others write there, with ``_AHEAD_BYTES`` to spare."""
+
+    def used() -> int:
+        state = os.statvfs(place.parent)
+        return (state.f_blocks - state.f_bfree) * state.f_frsize
+
+    size, most = place.stat().st_size, used() - _AHEAD_BYTES
+    while size and not over.wait(_GIVE_S):
+        size -= min(size, max(used() - most, 0))
+        os.truncate(place, size)
 
 
 @contextlib.asynccontextmanager

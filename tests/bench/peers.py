@@ -7,7 +7,7 @@ not). TCP peers run once for each congestion control, set on both hosts. Setting
 and uftp, which has no congestion control, with 95 % of the link as its rate, given by hand.
 
 Programs are looked for on PATH, modules in the python3 found there. Commands may use {a} {b} (addresses), {src} {dst} {etc}
-(folders), {files}, {rate} (kbit/s), {python} (this one).
+(folders), {files}, {bytes}, {rate} (kbit/s), {mtu}, {known} (whether the sender has its digests), {python} (this one).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import msgspec
 from tests.bench import payload
 from tests.bench.network import Network
 from tests.bench.processes import Process, Side, machine_busy_s, sample
-from tests.bench.rows import Row
+from tests.bench.rows import FLOOR, Row
 
 _READY_S = 20.0
 _UDP_READY_S = 0.7
@@ -50,7 +50,8 @@ class Server(msgspec.Struct, frozen=True):
 
 
 class Peer(msgspec.Struct, frozen=True, kw_only=True):
-    """One tool. ``client`` is the host of the client's command; ``needs``: programs, or modules as ``module:name``."""
+    """One tool. ``client`` is the host of the client's command; ``needs``: programs, or modules as ``module:name``;
+    ``unlimited``: fit for paths without a limit only."""
 
     name: str
     needs: tuple[str, ...]
@@ -59,13 +60,21 @@ class Peer(msgspec.Struct, frozen=True, kw_only=True):
     file: str
     tree: str = ""
     tcp: bool = True
+    unlimited: bool = False
     note: str = ""
+
+    def joins(self, row: Row) -> bool:
+        """True where it can be measured beside us."""
+        if self.unlimited:
+            return row.files == 1 and row.kind == "file" and not row.path.rate_mbit and not row.path.joins
+        return row.peers and (row.files == 1 or bool(self.tree))
 
 
 _SSHD = Server("b", "{etc}/sshd {etc}", port=2222)
 _NGINX = Server("a", "nginx -c {etc}/nginx.conf", port=8443)
 _SYNCTHING = "syncthing serve --home {etc}/st-HOST --no-browser --no-restart --logfile {etc}/st-HOST.log"
 _MAILBOX = "twist wormhole-mailbox --port=tcp:4000 --channel-db=:memory: --usage-db=:memory:"
+_PRIMITIVES = "{python} -m tests.bench.primitives {side} {{b}} {path} {{bytes}} {{mtu}} {{etc}} {{known}}"
 _WORMHOLE = "wormhole --relay-url ws://{b}:4000/v1 --transit-helper tcp:{b}:4001"
 
 PEERS = (
@@ -161,6 +170,19 @@ PEERS = (
         tree="python3 -m tests.bench.peer_iroh receive {a},{b} {dst} {etc}",
         note="QUIC and BLAKE3, import and export included",
     ),
+    Peer(
+        name=FLOOR,
+        needs=(),
+        servers=(
+            Server("b", _PRIMITIVES.format(python="{python}", side="receive", path="{dst}/file.bin"), ready="receiving"),
+            Server("a", _PRIMITIVES.format(python="{python}", side="send", path="{src}/file.bin"), ready="sending"),
+        ),
+        client="a",
+        tcp=False,
+        unlimited=True,
+        file="echo > {etc}/go; cat {etc}/done",
+        note="the calls that a transfer of ours cannot do without, and nothing else",
+    ),
 )
 
 BY_NAME = {peer.name: peer for peer in PEERS}
@@ -217,6 +239,9 @@ class Course:
             "rate": str(int(rate)),
             "python": sys.executable,
             "files": str(row.files),
+            "bytes": str(row.largest_bytes),
+            "mtu": str(row.path.mtu),
+            "known": "known" if row.known else "",
         }
 
     def _start(self, host: str, command: str, sides: dict[str, Side]) -> Process:

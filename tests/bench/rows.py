@@ -19,6 +19,9 @@ GIB = 1 << 30
 OVERHEAD_BYTES = 20 + 8 + 20 + 16
 """IPv4, UDP, the header of a lane's datagram, the tag of AES-256-GCM."""
 
+FLOOR = "primitives"
+"""The name of what no transfer can do without, measured beside us where nothing but the machine sets a limit."""
+
 OF_CEILING = 0.98
 ROUND_TRIPS = 12
 SOCKET_BYTES = 212_992

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import os
+import random
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +23,7 @@ from tests.bench.nodes import ROOT, rate_at_the_end
 from tests.bench.processes import Side, sample
 from tests.bench.rows import GIB, MIB, Bar, Row
 from tests.bench.rows import Path as Wire
+from tests.support.nodes import wait_for
 
 LOSSY = rows.BY_NAME["loss1"]
 
@@ -198,11 +202,45 @@ def test_an_emulator_is_told_the_path_and_its_counters_are_kept(tmp_path: Path) 
 
 
 def test_the_commands_of_peers_can_be_filled_in() -> None:
-    words = dict.fromkeys(("a", "b", "src", "dst", "etc", "rate", "python", "files"), "x")
+    words = dict.fromkeys(("a", "b", "src", "dst", "etc", "rate", "python", "files", "bytes", "mtu", "known"), "x")
     for peer in peers.PEERS:
         for command in (peer.file, peer.tree, *(server.command for server in peer.servers)):
             assert "{" not in command.format(**words)
     assert peers.missing(msgspec.structs.replace(peers.PEERS[0], needs=("no-such-program",))) == ["no-such-program"]
+
+
+@pytest.mark.parametrize("mtu", [1500, 9000])
+def test_the_primitives_move_a_file(tmp_path: Path, mtu: int) -> None:
+    source, target = tmp_path / "file.bin", tmp_path / "received"
+    source.write_bytes(random.Random(7).randbytes(9_000_123))
+    address = f"127.0.{os.getpid() % 250 + 1}.9"
+    words = [sys.executable, "-m", "tests.bench.primitives"]
+
+    def start(side: str, path: Path) -> subprocess.Popen[bytes]:
+        given = [side, address, str(path), str(source.stat().st_size), str(mtu), str(tmp_path)]
+        return subprocess.Popen([*words, *given], cwd=ROOT)
+
+    started = [start("receive", target)]
+    try:
+        asyncio.run(wait_for((tmp_path / "receiving").exists, what="the receiver"))
+        started.append(start("send", source))
+        asyncio.run(wait_for((tmp_path / "sending").exists, what="the sender"))
+        subprocess.run(["sh", "-c", "echo > go; cat done"], cwd=tmp_path, check=True, timeout=60)
+        assert [process.wait(60) for process in started] == [0, 0]
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+    assert target.read_bytes() == source.read_bytes()
+
+
+def test_the_primitives_stand_beside_ours_and_are_no_peer() -> None:
+    row = rows.BY_NAME["veth1500"]
+    assert [peer.name for peer in peers.PEERS if peer.joins(row) and not peer.joins(LOSSY)] == [rows.FLOOR]
+    floor = run_of(row, what=rows.FLOOR, goodput_mbit=4000.0)
+    text = report.page(document(run_of(row, goodput_mbit=3000.0), floor, chosen=(row,)))
+    assert "| no limit, MTU 1500 | 4,000 | 4,000 | 1.50 + 1.50 | 3,000 | 1.50 + 1.50 | 75% |" in text
+    assert "ahead of" not in text
 
 
 def test_the_record_of_a_command_names_no_place() -> None:

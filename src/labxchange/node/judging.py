@@ -40,16 +40,13 @@ class Judging:
     ) -> tuple[Allow | Deny, GrantRow | None]:
         """Ask the policy for each grant that could allow it; the first that does, or the last reason against."""
         request = Request(requester=row.key, action=action, share=share, version=version, transfer=transfer)
-        answer: tuple[Allow | Deny, GrantRow | None] = (
-            decide(request, self.facts(row, None, transfer), self._core.clock.now()),
-            None,
-        )
         with self._core.database.begin() as tx:
-            candidates = rows.grants_for(tx, row.key, share, version, owner=self._core.me)
-        for grant in candidates:
-            answer = (decide(request, self.facts(row, grant, transfer), self._core.clock.now()), grant)
-            if isinstance(answer[0], Allow):
-                return answer
+            answer: tuple[Allow | Deny, GrantRow | None] | None = None
+            for grant in rows.grants_for(tx, row.key, share, version, owner=self._core.me) or (None,):
+                answer = (decide(request, self.facts(row, grant, transfer), self._core.clock.now()), grant)
+                if isinstance(answer[0], Allow):
+                    break
+        assert answer is not None
         return answer
 
     def facts(self, row: Contact, grant: GrantRow | None, transfer: str) -> Facts:
@@ -58,18 +55,18 @@ class Judging:
             known = transfers.transfer(tx, transfer) if transfer else None
             share = rows.share(tx, grant.share, grant.version, owner=self._core.me) if grant else None
             taken = transfers.slots_taken(tx, grant.grant, row.key, without=transfer) if grant else 0
-        return Facts(
-            owner=self._core.me,
-            contact=current.state if current else "unknown",
-            grant=self._grant(grant.statement) if grant else None,
-            revoked=bool(grant and grant.revocation),
-            retracted=bool(share and share.state == "retracted"),
-            slots_taken=taken,
-            transfer_owner=known.peer if known else "",
-            transfer_grant=known.grant if known else "",
-            slot_held=bool(known and known.slot in ("reserved", "used")),
-            clock_in_doubt=self._core.clock.in_doubt,
-        )
+            return Facts(
+                owner=self._core.me,
+                contact=current.state if current else "unknown",
+                grant=self._grant(grant.statement) if grant else None,
+                revoked=bool(grant and grant.revocation),
+                retracted=bool(share and share.state == "retracted"),
+                slots_taken=taken,
+                transfer_owner=known.peer if known else "",
+                transfer_grant=known.grant if known else "",
+                slot_held=bool(known and known.slot in ("reserved", "used")),
+                clock_in_doubt=self._core.clock.in_doubt,
+            )
 
     def _grant(self, statement: str) -> Grant | None:
         """A grant's statement, verified once: it is asked for with each range and twice a second."""
