@@ -2,8 +2,9 @@
 
 What limits, at the sender: the *disk* when the next block is not read in time; the *peer* when nothing is asked for; a *cap* when
 the lane sends at the rate that was set for it; the *cpu* when the worker's loop has no time left; else the *network*. A receiver
-knows less: its *disk* when complete units wait to be written, its *cpu*; the *network* when packets are missing or the round trip
-has grown; else it can only be the *peer*, who sends no more.
+knows less: its *disk* when complete units wait to be written, its *cpu*, also when its socket dropped something; the *network* when
+packets are missing or the round trip has grown; else it can only be the *peer*, who sends no more. What the receiver's machine
+dropped is no loss of the path, on neither side.
 """
 
 from __future__ import annotations
@@ -71,6 +72,7 @@ class Gauge:
         self._bytes = Meter()
         self._due = Meter()
         self._missing = Meter()
+        self._dropped = Meter()
         self._limits: deque[str] = deque(maxlen=_SAMPLES)
 
     def of_sender(self, lane: bytes, machine: Sender, controller: Capped, sock: Counted, *, busy: bool, now: float) -> LaneStats:
@@ -85,7 +87,7 @@ class Gauge:
             sent_bytes=stats.sent_bytes,
             received_bytes=machine.received_bytes,
             resent_bytes=stats.resent_bytes,
-            lost_packets=max(stats.lost_packets - stats.late_packets, 0),
+            lost_packets=max(stats.lost_packets - stats.late_packets - machine.remote_dropped, 0),
             packets=stats.sent_packets,
             forged=machine.forged,
             dropped_here=sock.drops,
@@ -97,10 +99,11 @@ class Gauge:
     def of_receiver(self, lane: bytes, machine: Receiver, sock: Counted, *, backlog: int, busy: bool, now: float) -> LaneStats:
         due = machine.due_datagrams
         # Numbers that were left out on purpose never come.
-        missing = max(due - due // SKIP_EVERY - machine.received_datagrams, 0)
+        missing = max(due - due // SKIP_EVERY - machine.received_datagrams - machine.dropped, 0)
         self._bytes.reach(machine.received_bytes, now)
         self._due.reach(due, now)
         self._missing.reach(missing, now)
+        self._dropped.reach(machine.dropped, now)
         self._limits.append(self._receiver_limit(machine, backlog=backlog, busy=busy, now=now))
         return LaneStats(
             lane=lane,
@@ -113,7 +116,7 @@ class Gauge:
             lost_packets=missing,
             packets=due,
             forged=machine.forged,
-            dropped_here=sock.drops,
+            dropped_here=machine.dropped,
             datagram_bytes=machine.largest,
             datagrams_per_call=sock.received_datagrams / max(sock.received_calls, 1),
             limit=self._limit(),
@@ -124,7 +127,7 @@ class Gauge:
             return ""
         if backlog > BACKLOG_UNITS:
             return "disk"
-        if busy:
+        if busy or self._dropped.in_window(now):
             return "cpu"
         due = self._due.in_window(now)
         if due >= _LOSS_PACKETS_MIN and self._missing.in_window(now) > LOSS_SHARE * due:

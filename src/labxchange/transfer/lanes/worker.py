@@ -72,13 +72,14 @@ class _Job:
 
 
 class _Lane:
-    """A lane machine with its socket."""
+    """A lane machine with its socket, of which ``drops_before`` were dropped before the lane was opened."""
 
     def __init__(self, job: _Job, machine: Sender | Receiver, sock: LaneSocket, *, own: bool, controller: Fair) -> None:
         self.job = job
         self.machine = machine
         self.controller = controller
         self.socket = sock
+        self.drops_before = sock.drops
         self.own = own
         self.gauge = Gauge()
         self.unsent: tuple[memoryview, Batch] | None = None
@@ -314,7 +315,7 @@ class Worker:
                 batch = Batch(data, row.size, None if lane.own else row.source, row.at)
                 lane.machine.receive(batch, time.monotonic())
                 if isinstance(lane.machine, Receiver):
-                    lane.machine.dropped = row.socket.drops
+                    lane.machine.dropped = row.socket.drops - lane.drops_before
                     self._take_complete(lane.job)
             self._ring.done(row)
             came += self._ring.fill()

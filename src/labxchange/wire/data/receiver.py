@@ -56,7 +56,7 @@ class Receiver(Lane):
         )
         self.assembly = assembly
         self.dropped = 0
-        """Datagrams that this machine's socket dropped, as the worker counts them."""
+        """Datagrams that this machine's socket dropped since the lane was opened, as the worker counts them."""
         self.rtt_s = self.min_rtt_s = 0.0
         """The newest round trip of a challenge, and the lowest on this path; 0: not measured yet."""
         self.largest = 0

@@ -33,7 +33,8 @@ class Sending:
     received_bytes = forged = 0
     size = 1_472
 
-    def __init__(self, limit: str, **given: Any) -> None:
+    def __init__(self, limit: str, *, remote_dropped: int = 0, **given: Any) -> None:
+        self.remote_dropped = remote_dropped
         numbers = dict.fromkeys(SenderStats.__struct_fields__, 0) | {"min_rtt_s": 0.1, "rtt_s": 0.2} | given
         self._stats = SenderStats(**(numbers | {"limit": limit}))
 
@@ -42,7 +43,7 @@ class Sending:
 
 
 class Receiving:
-    forged = sent_bytes = 0
+    forged = sent_bytes = dropped = 0
     largest = 8_972
 
     def __init__(self) -> None:
@@ -88,7 +89,7 @@ def test_a_packet_that_was_late_was_not_lost_and_a_round_trip_is_measured_or_not
 
 
 def _received(
-    *, due: int = 1_000, came: int = 999, backlog: int = 0, busy: bool = False, rtt_s: float = 0.1
+    *, due: int = 1_000, came: int = 999, dropped: int = 0, backlog: int = 0, busy: bool = False, rtt_s: float = 0.1
 ) -> messages.LaneStats:
     gauge, machine = Gauge(), Receiving()
     machine.rtt_s = rtt_s
@@ -97,6 +98,7 @@ def _received(
     assert stats.limit == "", "nothing moves yet"
     for turn in range(1, 9):
         machine.take(due, came)
+        machine.dropped += dropped
         stats = gauge.of_receiver(LANE, given, Socket(), backlog=backlog, busy=busy, now=turn / 5)
     return stats
 
@@ -111,6 +113,14 @@ def test_what_limits_a_receiver() -> None:
     stats = _received(came=900)
     assert stats.lost_packets == 8_000 - 8 - 7_200
     assert stats.rate_bytes_s == pytest.approx(4_500_000, rel=0.01)
+
+
+def test_what_the_machine_of_the_receiver_dropped_is_no_loss_of_the_path() -> None:
+    stats = of_sender("rate", lost_packets=10, late_packets=4, remote_dropped=5, sent_packets=600)
+    assert (stats.lost_packets, stats.dropped_here) == (1, 3)
+    stats = _received(came=900, dropped=95)
+    assert stats.lost_packets == 8_000 - 8 - 7_200 - 8 * 95
+    assert (stats.dropped_here, stats.limit) == (8 * 95, "cpu")
 
 
 def test_a_loop_without_a_pause_in_a_second_is_busy() -> None:
