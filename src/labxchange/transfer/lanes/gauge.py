@@ -2,9 +2,9 @@
 
 What limits, at the sender: the *disk* when the next block is not read in time; the *peer* when nothing is asked for; a *cap* when
 the lane sends at the rate that was set for it; the *cpu* when the worker's loop has no time left; else the *network*. A receiver
-knows less: its *disk* when complete units wait to be written, its *cpu*, also when its socket dropped something; the *network* when
-packets are missing or the round trip has grown; else it can only be the *peer*, who sends no more. What the receiver's machine
-dropped is no loss of the path, on neither side.
+knows less: its *disk* when complete units wait to be written, its *cpu*, also when its socket dropped something; the *network*
+when packets are missing or the round trip has grown; else it can only be the *peer*, who sends no more. What the receiver's
+machine dropped is no loss of the path, on neither side.
 """
 
 from __future__ import annotations
