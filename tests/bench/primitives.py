@@ -3,9 +3,10 @@
 ``python -m tests.bench.primitives send|receive ADDRESS FILE BYTES MTU FOLDER [known]``: the file is read, hashed twice unless
 its digests are ``known``, sealed by the datagram and handed over joined; received joined, opened by the datagram, hashed
 twice and written. No lane, no report, no loss recovery, no journal, no second look at anything, and one nonce for all: it moves a
-file between two hosts that lose nothing, and is fit for nothing else. A ``window`` of bytes is under way at a time.
+file between two hosts that lose nothing, and is fit for nothing else. As much is under way as the receiver's buffer holds.
 
-Both processes are ready before the clock starts: FOLDER has the pipes ``go`` and ``done``, which the sender makes.
+Both processes are ready before the clock starts: FOLDER has the pipes ``go`` and ``done``, which the sender makes, and in
+``receiving`` the bytes that may be under way. Who waits for ten seconds gives up.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from labxchange.wire.data.datagram import CALL_BYTES, CALL_DATAGRAMS, HEADER_BYTES, NONCE_BYTES, OVERHEAD_BYTES
 
 PORT = 9002
-_WINDOW = 3 << 20
+_BUFFER_BYTES = 8 << 20
+_UNDER_WAY = 3 / 8
+"""Of the buffer that the receiver got, which also holds what the kernel needs for it."""
+_PATIENCE_S = 10.0
 _BUFFERS = 24
 _CALLS = 16
 """System calls that fill a buffer."""
@@ -64,11 +68,13 @@ class _Cut:
 def send(address: str, path: str, total: int, cut: _Cut, folder: Path, *, known: bool) -> None:
     """Read, hash, seal, send."""
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.settimeout(_PATIENCE_S)
     sock.connect((address, PORT))
     for name in ("go", "done"):
         os.mkfifo(folder / name)
     (folder / "sending").touch()
     (folder / "go").read_text()
+    window = int((folder / "receiving").read_text())
     read, free = Queue[tuple[memoryview, int] | None](_BUFFERS // 4), SimpleQueue[memoryview]()
     for _ in range(_BUFFERS // 2):
         free.put(cut.buffer())
@@ -103,7 +109,7 @@ def send(address: str, path: str, total: int, cut: _Cut, folder: Path, *, known:
                 cut.aead.encrypt_into(cut.nonces[0], body, cut.heads[whole], cut.row[at:end])
             sock.sendmsg((cut.row[:end],), control)
             sent += part
-            while sent - arrived > _WINDOW:
+            while sent - arrived > window:
                 arrived = _COUNT.unpack(sock.recv(_COUNT.size))[0]
         free.put(buffer)
     while arrived < total:
@@ -116,7 +122,8 @@ def receive(address: str, path: str, total: int, cut: _Cut, folder: Path) -> Non
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sock.bind((address, PORT))
     sock.setsockopt(socket.SOL_UDP, _UDP_GRO, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2 * _WINDOW)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)
+    window = int(_UNDER_WAY * sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF))
     free, full = SimpleQueue[memoryview](), SimpleQueue[tuple[memoryview, int] | None]()
     for _ in range(_BUFFERS):
         free.put(cut.buffer())
@@ -133,7 +140,8 @@ def receive(address: str, path: str, total: int, cut: _Cut, folder: Path) -> Non
 
     writer = threading.Thread(target=writing)
     writer.start()
-    (folder / "receiving").touch()
+    (folder / "making").write_text(str(window))
+    (folder / "making").rename(folder / "receiving")
     buffer, filled, arrived, told = free.get(), 0, 0, 0
     while arrived < total:
         length, _, _, source = sock.recvmsg_into((cut.row,), 64)
@@ -152,7 +160,7 @@ def receive(address: str, path: str, total: int, cut: _Cut, folder: Path) -> Non
             cut.aead.decrypt_into(cut.nonces[0], cut.row[begin:length], cut.heads[whole], place)
             came += more
         filled, arrived = filled + came, arrived + came
-        if arrived - told >= _WINDOW // 8 and arrived < total:
+        if arrived - told >= window // 8 and arrived < total:
             told = arrived
             sock.sendto(_COUNT.pack(told), source)
     full.put((buffer, filled))
