@@ -390,7 +390,6 @@ class Worker:
             job, error = self._troubles.popleft()
             kind = type(error).__name__
             self._say(messages.Trouble(job=job.id, kind=kind, code=error.code, sentence=error.message, hint=error.hint))
-
         for job in closed:
             self._tell_came(job)
             self._say(messages.JobClosed(job=job.id))
