@@ -189,23 +189,22 @@ class Bench:
 
     async def _moved(self, row: Row, source: Path, blank: Run, nodes: list[BenchNode], sides: dict[str, Side]) -> Run:
         a, b = nodes
-        memory = contextlib.ExitStack()
-        if not row.known:  # later it would be hashed meanwhile
-            memory.enter_context(self._memory(row, blank.bytes))
-        async with sampling(sides, whole=bool(row.bar.seconds)) as begin:
-            began = time.monotonic()
-            shared = payload.shared(row, source)
-            offers = [await offer(a, b, item, title=str(number), known=row.known) for number, item in enumerate(shared)]
-            listed_s = time.monotonic() - began
-            if row.known:
+        with contextlib.ExitStack() as memory:
+            if not row.known:  # later it would be hashed meanwhile
                 memory.enter_context(self._memory(row, blank.bytes))
-            busy_before, began = begin(), time.monotonic()
-            beside = self._beside(row, sides["beside"]) if row.kind == "flow" else None
-            window_s = row.duration_s or max(self._window_s, 2 * patience_s(row, blank.bytes))
-            moved = await asyncio.gather(*(fetch(b, item, window_s=window_s) for item in offers))
-            watched_s = time.monotonic() - began
-            busy_s = machine_busy_s() - busy_before
-        memory.close()
+            async with sampling(sides, whole=bool(row.bar.seconds)) as begin:
+                began = time.monotonic()
+                shared = payload.shared(row, source)
+                offers = [await offer(a, b, item, title=str(number), known=row.known) for number, item in enumerate(shared)]
+                listed_s = time.monotonic() - began
+                if row.known:
+                    memory.enter_context(self._memory(row, blank.bytes))
+                busy_before, began = begin(), time.monotonic()
+                beside = self._beside(row, sides["beside"]) if row.kind == "flow" else None
+                window_s = row.duration_s or max(self._window_s, 2 * patience_s(row, blank.bytes))
+                moved = await asyncio.gather(*(fetch(b, item, window_s=window_s) for item in offers))
+                watched_s = time.monotonic() - began
+                busy_s = machine_busy_s() - busy_before
         done = sum(item.done_bytes for item in moved)
         run = self._used(blank, sides, done=done, watched_s=watched_s, busy_s=busy_s)
         run = msgspec.structs.replace(run, listed_s=round(listed_s, 3), **_planes(moved))

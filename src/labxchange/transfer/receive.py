@@ -206,7 +206,6 @@ class Download:
                 fetching.close()
 
     async def _fetch_all(self, fetching: Fetching) -> None:
-        self._requests = 0
         workers = [asyncio.ensure_future(self._fetcher(fetching)) for _ in range(fetching.parallel)]
         if self._reuse is not None:
             workers.append(asyncio.ensure_future(self._copier(self._reuse)))
