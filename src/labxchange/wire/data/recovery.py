@@ -23,6 +23,7 @@ _MASK: Final = RING - 1
 REORDER: Final = 128
 RTT_FIRST_S: Final = 0.2
 PATIENCE_MAX_S: Final = 0.25
+PATIENCE_MEMORY_S: Final = 3.0
 RATE_SPAN_S: Final = 0.008
 """A rate is measured over so long at least: batches of 44 datagrams come half a millisecond apart at 1 Gbit/s."""
 
@@ -76,6 +77,7 @@ class Recovery:
         self.patience_s = GRAIN_S
         """Beyond 1.25 round trips what is not reported is waited for so long: more where what was given up came late."""
         self._round_ends = 0
+        self._round_at = 0.0
         self._low = 0
         self._delivered = 0
         self._marks: deque[_Mark] = deque()
@@ -183,7 +185,8 @@ class Recovery:
         if last >= self._round_ends:
             self.round += 1
             self._round_ends = self.next
-            self.patience_s -= (self.patience_s - GRAIN_S) / 32
+            self.patience_s -= (self.patience_s - GRAIN_S) * min((now - self._round_at) / PATIENCE_MEMORY_S, 1.0)
+            self._round_at = now
         return rtt, rate
 
     def _rate(self, mark: _Mark) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from labxchange.wire.data.congestion import Feedback
-from labxchange.wire.data.congestion.fair import Fair
+from labxchange.wire.data.congestion.fair import BEHIND_BYTES, START_AHEAD, Fair
 from labxchange.wire.data.congestion.fixed import Fixed
 from labxchange.wire.data.congestion.look import PERIOD_S, Look, Verdict
 from labxchange.wire.data.congestion.path import LOSS_MAX, Path
@@ -133,6 +133,17 @@ def test_fair_starts_at_ten_megabits_or_32_datagrams_a_round_trip_and_grows_by_i
         # All of a round trip is acknowledged at once here, so it grows a little more than by TIMES.
         assert TIMES * sent <= grown + 4_000 <= max(GAIN * START_BYTES, sent) * (1.0 + GAIN * GROW) + 4_000
         sent = grown
+
+
+def test_a_receiver_that_is_slower_than_its_path_is_not_sent_more_than_it_can_hold() -> None:
+    control, arriving, rtt_s = Fair(), 400e6, 0.0002
+    for number in range(400):
+        now = 0.002 * (number + 1)
+        acked = int(arriving * 0.002 / 1_200)
+        control.on_feedback(told(now, rtt_s=rtt_s, acked=acked, rate=arriving if number > 4 else 0.0, round_=number))
+        if number > 4:
+            assert control.rate_bytes_s <= START_AHEAD * (arriving + START_BYTES / rtt_s)
+        assert control.window_bytes <= BEHIND_BYTES + START_AHEAD * arriving * rtt_s
 
 
 def test_fair_keeps_its_cap_and_nearly_stops_in_silence() -> None:

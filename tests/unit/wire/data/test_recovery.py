@@ -103,6 +103,35 @@ def test_late_packets_are_told_apart_and_counted_once() -> None:
     assert state(recovery) == (0, 0)
 
 
+@pytest.mark.parametrize("rtt_s", [0.0005, 0.1])
+def test_how_late_packets_were_is_remembered_for_seconds_however_short_a_round_trip_is(rtt_s: float) -> None:
+    recovery = Recovery()
+    now = 0.0
+    for number in range(50):
+        send(recovery, 1, now=now)
+        now += rtt_s
+        recovery.on_status(report([number]), now)
+    send(recovery, 1, now=now)
+    recovery.give_up(sent_before=now)
+    recovery.on_status(report([50]), now + rtt_s + 0.08)
+    now += rtt_s + 0.08
+    patience_s, began = recovery.patience_s, now
+    assert patience_s > 0.05
+    number = 51
+    while now < began + 0.5:
+        send(recovery, 1, now=now)
+        now += rtt_s
+        recovery.on_status(report([number]), now)
+        number += 1
+    assert 0.75 * patience_s < recovery.patience_s < patience_s
+    while now < began + 20.0:
+        send(recovery, 1, now=now)
+        now += max(rtt_s, 0.05)
+        recovery.on_status(report([number]), now)
+        number += 1
+    assert recovery.patience_s < 1.2 * GRAIN_S
+
+
 def test_what_is_beyond_the_map_counts_as_lost() -> None:
     recovery = Recovery()
     send(recovery, 400)
