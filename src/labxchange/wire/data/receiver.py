@@ -1,6 +1,6 @@
 """The receiving end of a lane: datagrams into the assembly, reports back.
 
-A report goes out when enough came for one: after a sixteenth of a round trip, at least 2 ms and at most 20, twice as long where
+A report goes out when enough came for one: after a sixteenth of a round trip, at least 4 ms and at most 20, twice as long where
 fewer than 32 packets came, or 1,000 packets. It names the last packets over and over, so that eight reports in a row must be lost
 before one is not told of. When nothing comes after it, it goes out again, less and less often: it may be lost, and be the first
 from a new address of this end. What was not asked for is dropped. Taking complete units out of the assembly is the worker's.
@@ -21,7 +21,7 @@ from labxchange.wire.data.datagram import BATCH_DATAGRAMS, OVERHEAD_BYTES, Kind
 from labxchange.wire.data.lane import KEEPALIVE_S, NEVER, Address, Batch, Failed, Keys, Lane, Opened
 from labxchange.wire.data.status import MAP_BYTES_MAX, encode
 
-REPORT_MIN_S: Final = 0.002
+REPORT_MIN_S: Final = 0.004
 REPORT_MAX_S: Final = 0.02
 REPORT_PACKETS: Final = 1000
 FEW_PACKETS: Final = 32

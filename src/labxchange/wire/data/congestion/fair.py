@@ -48,7 +48,7 @@ START_EMPTY_S = 0.001
 DRAIN_ROUNDS, SETTLE_ROUNDS = 4, 2
 """The drain takes no longer; what is reported in the rounds after it was sent before its end."""
 
-QUEUE_SHARE, QUEUE_MIN_S, QUEUE_MAX_S = 1 / 20, 0.0015, 0.005
+QUEUE_SHARE, QUEUE_MIN_S, QUEUE_MAX_S = 1 / 20, 0.002, 0.005
 """The queue that a lane alone keeps at 1 Gbit/s, as a part of the round trip, within these bounds."""
 
 OCTAVE, OCTAVE_BYTES_S = 0.3, 125e6

@@ -1,4 +1,4 @@
-"""The start of ``fair``: 2.5 times the rate each round trip, and notice when that no longer brings more.
+"""The start of ``fair``: 2.5 times the rate each round trip, or 4 ms, and notice when that no longer brings more.
 
 The first round trip is paced too, at a rate that hardly any path in use is below, so that a long way costs no more round trips
 than a short one. The window then grows by one and a half of what is acknowledged.
@@ -20,6 +20,9 @@ TIMES, GROW = 2.5, 1.5
 GAIN = TIMES * math.log(TIMES) / GROW
 """A window that grows by GROW of each byte acknowledged, of which GAIN is paced in a round trip, is TIMES as large after each:
 the rate e^(at) has a = GAIN x GROW x e^-a, and a = ln TIMES."""
+
+SPAN_MIN_S = 0.004
+"""A round trip is taken for no shorter: nobody would see in time what the rate has become. Reports are 4 ms apart."""
 
 QUEUE_SHARE, JITTERS, QUEUE_MIN_S = 1 / 16, 1.25, 0.002
 """A queue of so much of the round trip, and so many times its jitter, ends it."""
@@ -46,14 +49,14 @@ class Start:
 
     def window_bytes(self, rtt_s: float | None) -> int:
         """More than what is paced in a round trip: the pacing is what bounds it."""
-        return int(START_BYTES_S * START_S if rtt_s is None else 2 * self._base(rtt_s))
+        return int(START_BYTES_S * START_S if rtt_s is None else 2 * self._base(_span_s(rtt_s)))
 
     def rate_bytes_s(self, rtt_s: float | None) -> float:
         """Pace at this rate."""
-        return START_BYTES_S if rtt_s is None else GAIN * self._base(rtt_s) / rtt_s
+        return START_BYTES_S if rtt_s is None else GAIN * self._base(_span_s(rtt_s)) / _span_s(rtt_s)
 
-    def _base(self, rtt_s: float) -> float:
-        return max(START_BYTES, START_BYTES_S * rtt_s / GAIN) + self._window
+    def _base(self, span_s: float) -> float:
+        return max(START_BYTES, START_BYTES_S * span_s / GAIN) + self._window
 
     def grow(self, acked_bytes: float) -> None:
         """So much was acknowledged, or lost by chance."""
@@ -79,3 +82,7 @@ class Start:
         elif not ended.limited:
             self._flat_rounds += 1
         return self._flat_rounds >= FLAT_ROUNDS or (lossy and flat)
+
+
+def _span_s(rtt_s: float) -> float:
+    return max(rtt_s, SPAN_MIN_S)
