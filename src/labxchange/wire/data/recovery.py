@@ -23,7 +23,9 @@ _MASK: Final = RING - 1
 REORDER: Final = 128
 RTT_FIRST_S: Final = 0.2
 PATIENCE_MAX_S: Final = 0.25
-PATIENCE_MEMORY_S: Final = 3.0
+PATIENCE_MEMORY_S, PATIENCE_ROUNDS = 3.0, 32
+"""How long it is remembered that packets came late: so many seconds, and so many round trips."""
+
 RATE_SPAN_S: Final = 0.008
 """A rate is measured over so long at least: batches of 44 datagrams come half a millisecond apart at 1 Gbit/s."""
 
@@ -185,7 +187,7 @@ class Recovery:
         if last >= self._round_ends:
             self.round += 1
             self._round_ends = self.next
-            self.patience_s -= (self.patience_s - GRAIN_S) * min((now - self._round_at) / PATIENCE_MEMORY_S, 1.0)
+            self.patience_s -= (self.patience_s - GRAIN_S) * min((now - self._round_at) / PATIENCE_MEMORY_S, 1 / PATIENCE_ROUNDS)
             self._round_at = now
         return rtt, rate
 
