@@ -26,7 +26,7 @@ import msgspec
 import labxchange
 from labxchange.settings import SOFTWARE
 from tests.bench import network, peers, report, rows
-from tests.bench.measure import OURS, Bench, Run, has_large_pages, workspace
+from tests.bench.measure import OURS, Bench, Run, workspace
 from tests.bench.nodes import ROOT
 from tests.bench.processes import Account
 
@@ -146,16 +146,14 @@ def measure(given: argparse.Namespace, command: str) -> report.Document:
         rows=(),
         runs=(),
     )
-    with workspace() as place:
-        pages = "in large pages" if has_large_pages(place) else "in pages of 4 KiB"
-        document = msgspec.structs.replace(document, machine=facts | {"files": f"on a tmpfs {pages}"})
-        bench = Bench(net, account=who, place=place, window_s=given.window)
-        for row in chosen:
-            joined = [peer for peer in others if peer.joins(row)]
+    for row in chosen:
+        joined = [peer for peer in others if peer.joins(row)]
+        with workspace(large_pages=not row.path.rate_mbit) as place:
+            bench = Bench(net, account=who, place=place, window_s=given.window)
             runs = bench.row(row, peers=joined, controls=controls, repeat=given.repeat, told=_tell)
-            document = msgspec.structs.replace(document, rows=(*document.rows, row), runs=(*document.runs, *runs))
-            if given.json:
-                report.save(document, given.json)  # a long run that is ended early keeps what it has
+        document = msgspec.structs.replace(document, rows=(*document.rows, row), runs=(*document.runs, *runs))
+        if given.json:
+            report.save(document, given.json)  # a long run that is ended early keeps what it has
     return document
 
 

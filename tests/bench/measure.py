@@ -35,8 +35,8 @@ _SAMPLE_S = 0.25
 _AHEAD_BYTES, _GIVE_S = 256 * MIB, 0.05
 _CUT_S = 5.0
 _ZEROS = bytes(MIB)
-LARGE_PAGES = "huge=within_size"
-"""Of a tmpfs: pages as large as a file has use for."""
+_LARGE_PAGES = "huge=within_size"
+"""Of a tmpfs: as large as a file has use for."""
 
 
 class Use(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,28 +118,21 @@ def patience_s(row: Row, count_bytes: int) -> float:
 
 
 @contextlib.contextmanager
-def workspace() -> Iterator[Path]:
-    """A folder on a tmpfs where there is one, gone afterwards.
-
-    For root it is a tmpfs of its own in large pages: one in pages of 4 KiB takes twice to four times the processor's time that
-    the page cache of a file system on a disk takes, which would be measured as everybody's."""
+def workspace(*, large_pages: bool) -> Iterator[Path]:
+    """A folder on a tmpfs where there is one, gone afterwards; in ``large_pages`` where root asks and the system has them: in
+    pages of 4 KiB it takes twice to four times the processor's time that the page cache of a file system on a disk takes, which
+    on a path without a limit would be measured as everybody's."""
     tmpfs = Path("/dev/shm")
     with tempfile.TemporaryDirectory(prefix="bench-", dir=tmpfs if tmpfs.is_dir() else None) as name:
-        mount = ["mount", "-t", "tmpfs", "-o", f"{LARGE_PAGES},size=100%", "bench", name]
-        mounted = os.geteuid() == 0 and subprocess.run(mount, capture_output=True, check=False).returncode == 0
+        mount = ["mount", "-t", "tmpfs", "-o", f"{_LARGE_PAGES},size=100%", "bench", name]
+        wanted = large_pages and os.geteuid() == 0
+        mounted = wanted and subprocess.run(mount, capture_output=True, check=False).returncode == 0
         try:
             Path(name).chmod(0o755)
             yield Path(name)
         finally:
             if mounted:
                 subprocess.run(["umount", name], check=True)
-
-
-def has_large_pages(place: Path) -> bool:
-    """True on a workspace in large pages."""
-    mounts = Path("/proc/self/mounts")
-    lines = mounts.read_text(encoding="utf-8").splitlines() if mounts.exists() else []
-    return any(line.split(" ")[1] == str(place) and LARGE_PAGES in line for line in lines)
 
 
 class Bench:

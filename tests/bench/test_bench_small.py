@@ -284,7 +284,7 @@ def test_a_document_survives_its_file(tmp_path: Path) -> None:
 # --- end to end -------------------------------------------------------------------------------------------------------
 @pytest.fixture
 def place() -> Iterator[Path]:
-    with measure.workspace() as folder:
+    with measure.workspace(large_pages=True) as folder:
         yield folder
 
 
