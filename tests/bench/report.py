@@ -226,13 +226,14 @@ def _conditions(document: Document) -> str:
 
 
 _HOW = """Two nodes on two hosts (network namespaces of one machine) joined by an emulated path, new identities and an empty
-destination for each run. The time runs from the recipient's first request to the last chunk verified and journalled, both by its
-trail; encryption, digests and trail are on. Everything lies on a tmpfs, so no disk is measured; in large pages where the path has no limit, for in pages
-of 4 KiB a tmpfs takes more of the processor than a disk's page cache does (see [where the time goes](explain/speed.md)). `at most
-s` is B / (0.98 c) + 12 round trips, with c what the link can carry of file bytes after headers and loss. CPU and memory are those
-of the node and its workers: seconds for each GiB sent (a) and received (b), and the largest process. Peers ran in the same run
-with the same bytes, with the machine's own socket buffers and with all privileges; every byte of what arrived was compared. `~` is
-extrapolated from a window."""
+destination for each run. The time runs from the recipient's first request to the last chunk verified and journalled,
+both by its trail; encryption, digests and trail are on. Everything lies on a tmpfs, so no disk is measured; in large
+pages where the path has no limit, for in pages of 4 KiB a tmpfs takes more of the processor than a disk's page cache
+does (see [where the time goes](explain/speed.md)). `at most s` is B / (0.98 c) + 12 round trips, with c what the link
+can carry of file bytes after headers and loss. CPU and memory are those of the node and its workers: seconds for each
+GiB sent (a) and received (b), and the largest process. Peers ran in the same run with the same bytes, with the
+machine's own socket buffers and with all privileges; every byte of what arrived was compared. `~` is extrapolated
+from a window."""
 
 
 _FLOOR = """On a path without a limit the machine is the limit, so its own is measured in the same run: `primitives`
