@@ -182,7 +182,7 @@ def test_names_that_some_system_takes_for_one_are_refused() -> None:
     pieces = ["a", "A", "é", "É", "ß", "ss", "SS", "ſ", "s", "K", "k", "Ω", "ω", "☃", "☃\ufe0f", "i", "I", "ı", "/", "/", "b"]
     refused = 0
     for _ in range(20_000):
-        names = sorted({"".join(rng.choices(pieces, k=rng.randint(1, 3))) for _ in range(3)})
+        names = sorted({"".join(rng.choices(pieces, k=rng.randint(1, 3))) for _ in range(4)})
         names = [name for name in names if broken_rule(name) is None]
         whole = set(names) | {name[:at] for name in names for at, c in enumerate(name) if c == "/"}
         meets = any(len({key(name) for name in whole}) < len(whole) for key in keys)
@@ -193,7 +193,7 @@ def test_names_that_some_system_takes_for_one_are_refused() -> None:
             refused += 1
         else:
             assert not meets, names
-    assert 300 < refused < 19_000
+    assert 500 < refused < 19_000
 
 
 def test_accepted_names_on_a_disk_stay_inside_and_are_found_again(around: Path) -> None:

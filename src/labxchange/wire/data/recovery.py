@@ -23,8 +23,9 @@ _MASK: Final = RING - 1
 REORDER: Final = 128
 RTT_FIRST_S: Final = 0.2
 PATIENCE_MAX_S: Final = 0.25
-PATIENCE_MEMORY_S, PATIENCE_ROUNDS = 3.0, 32
-"""How long it is remembered that packets came late: so many seconds, and so many round trips."""
+PATIENCE_MEMORY_S: Final = 3.0
+PATIENCE_ROUNDS: Final = 32
+"""How long it is remembered that packets came late: so many seconds or so many round trips, whichever is longer."""
 
 RATE_SPAN_S: Final = 0.008
 """A rate is measured over so long at least: batches of 44 datagrams come half a millisecond apart at 1 Gbit/s."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from labxchange.wire.data.congestion import Feedback
-from labxchange.wire.data.congestion.fair import BEHIND_BYTES, START_AHEAD, Fair
+from labxchange.wire.data.congestion.fair import Fair
 from labxchange.wire.data.congestion.fixed import Fixed
 from labxchange.wire.data.congestion.look import PERIOD_S, Look, Verdict
-from labxchange.wire.data.congestion.path import LOSS_MAX, Path
-from labxchange.wire.data.congestion.start import GAIN, GROW, START_BYTES, START_BYTES_S, START_S, TIMES
+from labxchange.wire.data.congestion.path import BEHIND_BYTES, LOSS_MAX, Path
+from labxchange.wire.data.congestion.start import AHEAD, GAIN, GROW, SPAN_MIN_S, START_BYTES, START_BYTES_S, START_S, TIMES
 
 
 def told(
@@ -142,8 +142,17 @@ def test_a_receiver_that_is_slower_than_its_path_is_not_sent_more_than_it_can_ho
         acked = int(arriving * 0.002 / 1_200)
         control.on_feedback(told(now, rtt_s=rtt_s, acked=acked, rate=arriving if number > 4 else 0.0, round_=number))
         if number > 4:
-            assert control.rate_bytes_s <= START_AHEAD * (arriving + START_BYTES / rtt_s)
-        assert control.window_bytes <= BEHIND_BYTES + START_AHEAD * arriving * rtt_s
+            assert control.rate_bytes_s <= AHEAD * (arriving + START_BYTES / rtt_s)
+        assert control.window_bytes <= BEHIND_BYTES + AHEAD * arriving * rtt_s
+
+
+@pytest.mark.parametrize("rtt_s", [0.0001, 0.001, SPAN_MIN_S])
+def test_a_start_step_takes_four_milliseconds_on_the_shortest_way(rtt_s: float) -> None:
+    control, sent = Fair(), 0
+    for number in range(4):
+        control.on_feedback(told(0.002 * (number + 1), rtt_s=rtt_s, acked=32, rate=0.0, round_=number))
+        sent += 32 * 1_200
+        assert control.rate_bytes_s == pytest.approx(GAIN * (START_BYTES + GROW * sent) / SPAN_MIN_S)
 
 
 def test_fair_keeps_its_cap_and_nearly_stops_in_silence() -> None:

@@ -24,7 +24,7 @@ from enum import Enum
 
 from labxchange.wire.data.congestion import Feedback
 from labxchange.wire.data.congestion.look import LOOK_GAIN, Look, Verdict
-from labxchange.wire.data.congestion.path import LOSS_MAX, RTT_MEMORY_S, Path, Round
+from labxchange.wire.data.congestion.path import BEHIND_BYTES, LOSS_MAX, RTT_MEMORY_S, Path, Round
 from labxchange.wire.data.congestion.start import START_BYTES, Start
 
 DATAGRAM_BYTES = 1_200
@@ -34,13 +34,8 @@ RTT_FIRST_S = 0.1
 REPORT_S = 0.010
 """The longest that a report is held."""
 
-BEHIND_S, BEHIND_BYTES = 0.030, 8 << 20
-"""Beyond the round trip this much may be in flight, in the time and in bytes, because a receiver is late with its reports. When
-it is late because it is busy, no more fits into its buffers."""
-
-START_AHEAD = 6.0
-"""The start sends at most so many times what was seen to arrive, which is what it sent up to two round trips ago: without that
-it would grow without end on a short way that is faster than the machine."""
+BEHIND_S = 0.030
+"""So long a receiver may be late with its reports, as far as ``BEHIND_BYTES`` go."""
 
 START_EMPTY_S = 0.001
 """A queue that never was longer while the rate grew did not make what was lost, unless that is very much."""
@@ -139,11 +134,8 @@ class Fair:
     def window_bytes(self) -> int:
         """At most this many bytes in flight."""
         rtt = self._path.rtt_min_s
-        if rtt is None:
-            return int(self._wake * self._start.window_bytes(rtt))
-        if self._mode is _Mode.START:
-            held = START_AHEAD * self._path.delivery_bytes_s * rtt + BEHIND_BYTES
-            return int(self._wake * min(self._start.window_bytes(rtt), held))
+        if rtt is None or self._mode is _Mode.START:
+            return int(self._wake * self._start.window_bytes(rtt, arriving_bytes_s=self._path.delivery_bytes_s))
         queue_s = 0.5 * rtt + min(BEHIND_S, BEHIND_BYTES / max(self._base, 1.0))
         if self._mode is _Mode.DRAIN:
             queue_s = 0.010 + min(rtt / 8, 0.020)
@@ -154,13 +146,10 @@ class Fair:
 
     @property
     def _wanted(self) -> float:
-        rtt = self._path.rtt_min_s
-        rate = self._starting_bytes_s(rtt) if self._mode is _Mode.START else self._gain * self._base
+        rtt, rate = self._path.rtt_min_s, self._gain * self._base
+        if self._mode is _Mode.START:
+            rate = self._start.rate_bytes_s(rtt, arriving_bytes_s=self._path.delivery_bytes_s)
         return max(self._wake * rate, 2 * DATAGRAM_BYTES / (rtt or RTT_FIRST_S))
-
-    def _starting_bytes_s(self, rtt: float | None) -> float:
-        rate, arriving = self._start.rate_bytes_s(rtt), self._path.delivery_bytes_s
-        return min(rate, START_AHEAD * (arriving + START_BYTES / rtt)) if rtt and arriving else rate
 
     @property
     def _base(self) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from labxchange.wire.data.congestion.path import Path, Round
+from labxchange.wire.data.congestion.path import BEHIND_BYTES, Path, Round
 
 START_BYTES = 32 * 1_200
 """In the first round trip, however short it is."""
@@ -23,6 +23,10 @@ the rate e^(at) has a = GAIN x GROW x e^-a, and a = ln TIMES."""
 
 SPAN_MIN_S = 0.004
 """A round trip is taken for no shorter: nobody would see in time what the rate has become. Reports are 4 ms apart."""
+
+AHEAD = 6.0
+"""At most so many times what was seen to arrive is sent, which is what was sent up to two round trips ago: without that the rate
+would grow without end on a short way that is faster than the machine."""
 
 QUEUE_SHARE, JITTERS, QUEUE_MIN_S = 1 / 16, 1.25, 0.002
 """A queue of so much of the round trip, and so many times its jitter, ends it."""
@@ -47,13 +51,18 @@ class Start:
         self._rounds = 0
         self._waited_s = 0.0
 
-    def window_bytes(self, rtt_s: float | None) -> int:
-        """More than what is paced in a round trip: the pacing is what bounds it."""
-        return int(START_BYTES_S * START_S if rtt_s is None else 2 * self._base(_span_s(rtt_s)))
+    def window_bytes(self, rtt_s: float | None, *, arriving_bytes_s: float) -> int:
+        """More than what is paced in a round trip: the pacing is what bounds it, and what a receiver that is busy can hold."""
+        if rtt_s is None:
+            return int(START_BYTES_S * START_S)
+        return int(min(2 * self._base(_span_s(rtt_s)), AHEAD * arriving_bytes_s * rtt_s + BEHIND_BYTES))
 
-    def rate_bytes_s(self, rtt_s: float | None) -> float:
-        """Pace at this rate."""
-        return START_BYTES_S if rtt_s is None else GAIN * self._base(_span_s(rtt_s)) / _span_s(rtt_s)
+    def rate_bytes_s(self, rtt_s: float | None, *, arriving_bytes_s: float) -> float:
+        """Pace at this rate; ``arriving_bytes_s`` is 0.0 until one is known."""
+        if rtt_s is None:
+            return START_BYTES_S
+        rate = GAIN * self._base(_span_s(rtt_s)) / _span_s(rtt_s)
+        return min(rate, AHEAD * (arriving_bytes_s + START_BYTES / rtt_s)) if arriving_bytes_s else rate
 
     def _base(self, span_s: float) -> float:
         return max(START_BYTES, START_BYTES_S * span_s / GAIN) + self._window
