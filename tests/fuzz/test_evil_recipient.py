@@ -414,7 +414,8 @@ async def say(here: Scene, channel: Channel) -> None:
                 here.channel.messages += 1
                 last = number == len(script) - 1
                 keep_no_limit(channel, stream)
-                await stream.send(data, end=last)
+                async with asyncio.timeout(5):
+                    await stream.send(data, end=last)
                 async with asyncio.timeout(5 if last else 0.5):
                     while (answer := await stream.receive()) is not None:
                         heard.sent.append(answer)

@@ -55,6 +55,7 @@ class Stream:
         """Send one message, waiting while too much is unacknowledged; ``end``: nothing follows.
 
         Raises:
+            ValueError: longer than a message may be.
             RefusedError: the peer wants nothing more on this stream, or closed the channel with a code.
             UnavailableError: the connection is lost or closed.
         """
@@ -434,7 +435,8 @@ class Channel:
             if quic.is_moving(stream_id):
                 return False
             self._large.discard(stream_id)
-        return held + size <= UNACKNOWLEDGED_MAX_BYTES - RESERVE_BYTES
+        # A message that can never fit goes on alone, to be refused for its length: here it would wait for ever.
+        return not held or held + size <= UNACKNOWLEDGED_MAX_BYTES - RESERVE_BYTES
 
     def _start(self, stream: Stream) -> None:
         task = asyncio.get_running_loop().create_task(self._handle(stream))

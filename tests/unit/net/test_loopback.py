@@ -10,7 +10,7 @@ import pytest
 
 from labxchange.errors import InputError, RefusedError, UnavailableError
 from labxchange.identity.invitation import Invitation, invitation_proof
-from labxchange.net.channel import Channel, Stream
+from labxchange.net.channel import UNACKNOWLEDGED_MAX_BYTES, Channel, Stream
 from labxchange.net.network import Closed
 from labxchange.net.sockets import SocketNetwork
 from tests.unit.net.nodes import Node
@@ -64,6 +64,22 @@ def test_messages_go_both_ways_and_streams_end() -> None:
             assert await other.closed() == Closed("stop-it", "peer")
             with pytest.raises(RefusedError, match="stop-it"):
                 await other.open()
+
+    run(main())
+
+
+def test_a_message_for_which_there_is_never_room_is_refused_and_does_not_wait() -> None:
+    async def main() -> None:
+        async with Pair() as pair:
+            channel = await pair.dial()
+            stream = await channel.open()
+            async with asyncio.timeout(10):
+                with pytest.raises(ValueError, match="longer than"):
+                    await stream.send(bytes(UNACKNOWLEDGED_MAX_BYTES))
+            stream.reset()
+            async with await channel.open() as next_one:
+                await next_one.send(b"hello", end=True)
+                assert await next_one.receive() == b"hello"
 
     run(main())
 
