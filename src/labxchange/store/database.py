@@ -81,26 +81,34 @@ class Database:
         )
         event.listen(self._engine, "connect", _configure)
         event.listen(self._engine, "begin", _begin)
-        with self._mapped():
-            old = os.umask(0o077)
-            try:
-                self._connection = self._engine.connect()
-                with self._connection.begin():
-                    damage = self._connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
-            finally:
-                os.umask(old)
-            if damage != "ok":
-                self.close()
-                raise IntegrityError(
-                    "database-damaged",
-                    "The node's database is damaged.",
-                    hint="Keep a copy of the folder, then restore your last backup with `labxchange node restore`.",
-                )
-            self._migrate()
+        try:
+            with self._mapped():
+                self._open()
+        except BaseException:
+            if self._connection is not None:
+                self._connection.close()
+            self._engine.dispose()
+            raise
         holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": now_text}
         descriptor = os.open(self._lock, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(json.dumps(holder))
+
+    def _open(self) -> None:
+        old = os.umask(0o077)
+        try:
+            self._connection = self._engine.connect()
+            with self._connection.begin():
+                damage = self._connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
+        finally:
+            os.umask(old)
+        if damage != "ok":
+            raise IntegrityError(
+                "database-damaged",
+                "The node's database is damaged.",
+                hint="Keep a copy of the folder, then restore your last backup with `labxchange node restore`.",
+            )
+        self._migrate()
 
     def _migrate(self) -> None:
         config = Config()
@@ -187,8 +195,15 @@ class Database:
 
 def _configure(raw: sqlite3.Connection, _record: object) -> None:
     raw.isolation_level = None
-    for pragma in ("locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=FULL", "secure_delete=ON", "cache_size=-16000"):
-        raw.execute(f"PRAGMA {pragma}").fetchall()
+    try:
+        for pragma in ("locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=FULL", "secure_delete=ON", "cache_size=-16000"):
+            raw.execute(f"PRAGMA {pragma}").fetchall()
+    except UnicodeDecodeError:  # a damaged schema: SQLite's message quotes it, and it is no text any more
+        raw.close()
+        raise sqlite3.DatabaseError("malformed database schema") from None
+    except BaseException:
+        raw.close()
+        raise
 
 
 def _begin(connection: Connection) -> None:

@@ -69,7 +69,7 @@ def test_a_lock_file_alone_holds_nothing(tmp_path: Path) -> None:
     Database(tmp_path / "node.db").close()
 
 
-@pytest.mark.parametrize("damage", ["no database", "a torn page"])
+@pytest.mark.parametrize("damage", ["no database", "a torn page", "a word that is no text"])
 def test_a_damaged_file_is_named_as_such(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "node.db"
     database = Database(path)
@@ -79,6 +79,8 @@ def test_a_damaged_file_is_named_as_such(tmp_path: Path, damage: str) -> None:
     raw = bytearray(path.read_bytes())
     if damage == "no database":
         raw[:100] = b"x" * 100
+    elif damage == "a word that is no text":
+        raw = bytearray(bytes(raw).replace(b"CREATE TABLE", b"CR\xe5ATE TABLE"))
     else:
         raw[4096:] = bytes(len(raw) - 4096)
     path.write_bytes(raw)
@@ -86,6 +88,8 @@ def test_a_damaged_file_is_named_as_such(tmp_path: Path, damage: str) -> None:
         Database(path)
     assert caught.value.code == "database-damaged"
     assert path.read_bytes() == bytes(raw), "the evidence is left alone"
+    with pytest.raises(IntegrityError):
+        Database(path)  # nothing of the first try holds the file
 
 
 @pytest.mark.parametrize(
