@@ -21,8 +21,8 @@ FETCH_BYTES: Final = 8 << 20
 
 FETCH_PARALLEL: Final = 4
 
-LANE_FETCH_BYTES: Final = 16 << 20
-"""Bytes of one range request over lanes: each is judged, and written down, once."""
+LANE_FETCH_BYTES: Final = 32 << 20
+"""Bytes of one range request over lanes, and the most that any may ask for: each is judged, and written down, once."""
 
 LANE_CREDIT_BYTES: Final = 192 << 20
 """The same over lanes, where it has to cover the round trip and the time that lost packets take to come again: 4.4 round trips of
@@ -69,3 +69,7 @@ CHANNELS_MAX: Final = 8
 
 DIGESTS_WAIT_S: Final = 20.0
 """How long a question for digests waits for the sender's hashing before it is answered with none."""
+
+NUMPY_ENVIRONMENT: Final = {"OPENBLAS_NUM_THREADS": "1"}
+"""For processes that multiply no matrices: numpy's library for that starts a thread for each core, and they spin for a while when
+the process begins (0.1 s of CPU on two cores)."""

@@ -19,6 +19,8 @@ from labxchange.files.descriptors import Descriptors
 from labxchange.files.scan import Sources, open_source
 
 OPEN_FILES = 64
+_NO_WAIT = getattr(os, "RWF_NOWAIT", 0)
+"""Linux only; 0 elsewhere."""
 
 _REASON_OF_CODE = {
     "file-missing": REMOVED,
@@ -37,6 +39,8 @@ class SourceReader:
         self._files = files
         self._open = Descriptors(OPEN_FILES)
         self._marks: dict[int, tuple[int, int, int]] = {}
+        self._flags: dict[int, int] = {}
+        self._in_memory = _memory_devices()
 
     def read(self, index: int, offset: int, length: int) -> bytes:
         """Exactly ``length`` bytes of a file; raises as ``read_into``."""
@@ -64,6 +68,18 @@ class SourceReader:
             reason = REMOVED if error.errno == errno.ESTALE else UNREADABLE
             raise self._changed(index, reason) from error
 
+    def read_at_once(self, index: int, offset: int, view: memoryview) -> bool:
+        """``read_into``, if nothing has to be waited for: the file is open, and the system has these bytes in memory. False, and
+        what is in ``view`` is worthless, where it must be read otherwise, or is not to be read any more."""
+        if index not in self._flags:
+            return False
+        try:
+            with self._open.use(index, _not_open) as descriptor:
+                count = os.preadv(descriptor, [view], offset, self._flags[index])
+                return count == len(view) and _mark(os.fstat(descriptor)) == self._marks[index]
+        except OSError:
+            return False
+
     def close(self) -> None:
         self._open.close()
 
@@ -83,11 +99,29 @@ class SourceReader:
         if self._marks.setdefault(index, _mark(info)) != _mark(info):
             os.close(descriptor)
             raise self._changed(index, CHANGED_WHILE_READ)
+        if info.st_dev in self._in_memory or _NO_WAIT:
+            self._flags[index] = 0 if info.st_dev in self._in_memory else _NO_WAIT
         return descriptor
 
     def _changed(self, index: int, reason: str) -> LabxchangeError:
         name = escape(self._files[index].path, limit=300)
         return IntegrityError(reason, f"The file “{name}” is not as it was listed: {reason}.", hint="Share a new version.")
+
+
+def _not_open(_: int) -> int:
+    raise BlockingIOError
+
+
+def _memory_devices() -> frozenset[int]:
+    """Device numbers of the file systems that are in memory, which know no reading without waiting, as they never wait
+    (proc_pid_mountinfo(5))."""
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file:
+            lines = [line.split() for line in file]
+    except OSError:
+        return frozenset()
+    numbers = [words[2].split(":") for words in lines if words[words.index("-") + 1] == "tmpfs"]
+    return frozenset(os.makedev(int(major), int(minor)) for major, minor in numbers)
 
 
 def _mark(info: os.stat_result) -> tuple[int, int, int]:

@@ -35,7 +35,7 @@ from labxchange.node.judging import Judging
 from labxchange.node.receipts import Receipts
 from labxchange.node.refusals import refusal_of
 from labxchange.node.witnessing import STOPPED, Witnessing
-from labxchange.settings import ANSWER_S, FETCH_BYTES
+from labxchange.settings import ANSWER_S, LANE_FETCH_BYTES
 from labxchange.sharing.exchange import Accept, Cut
 from labxchange.sharing.policy import Deny
 from labxchange.store import shares as rows
@@ -300,7 +300,7 @@ class Serving:
         active = self._running(row.key, request.transfer)
         if active is None:
             raise RefusedError("transfer-unknown", "This transfer is not running.", hint="Resume it.")
-        checked_intervals(request.chunks, active.loaded.line, limit=2 * FETCH_BYTES)
+        checked_intervals(request.chunks, active.loaded.line, limit=LANE_FETCH_BYTES)
         digests = self._digests(active, request)
         task = asyncio.current_task()
         assert task is not None

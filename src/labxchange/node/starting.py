@@ -17,6 +17,7 @@ from pathlib import Path
 
 from labxchange.errors import UnavailableError
 from labxchange.node.home import HOME_VARIABLE, Home
+from labxchange.settings import NUMPY_ENVIRONMENT
 
 _START_TIMEOUT_S = 20.0
 _CHECKED_BYTES_PER_SECOND = 20 << 20
@@ -87,7 +88,7 @@ def _spawn(home: Home) -> subprocess.Popen[bytes]:
             stdout=log,
             stderr=log,
             cwd="/",
-            env=os.environ | {HOME_VARIABLE: str(home.root)},
+            env=NUMPY_ENVIRONMENT | os.environ | {HOME_VARIABLE: str(home.root)},
             start_new_session=True,
         )
     finally:

@@ -7,7 +7,7 @@ from typing import Literal
 from msgspec.structs import asdict
 from sqlalchemy import Connection, delete, insert, select
 
-from labxchange.store.rows import Row, read, write
+from labxchange.store.rows import Row, read, read_by, write
 from labxchange.store.tables import contacts, evidence, invitations, witnessed
 
 WITNESSED_KEPT = 256
@@ -42,7 +42,7 @@ class InvitationRow(Row, frozen=True, kw_only=True):
 
 
 def contact(tx: Connection, key: str) -> Contact | None:
-    found = read(tx, contacts, Contact, contacts.c.key == key)
+    found = read_by(tx, contacts, Contact, key=key)
     return found[0] if found else None
 
 
@@ -55,7 +55,7 @@ def put_contact(tx: Connection, row: Contact) -> None:
 
 
 def invitation(tx: Connection, invitation_id: str) -> InvitationRow | None:
-    found = read(tx, invitations, InvitationRow, invitations.c.id == invitation_id)
+    found = read_by(tx, invitations, InvitationRow, id=invitation_id)
     return found[0] if found else None
 
 

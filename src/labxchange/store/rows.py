@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from functools import cache
 from typing import Any, TypeVar
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Table, select
+from sqlalchemy import ColumnElement, Connection, Select, Table, bindparam, select
 from sqlalchemy.dialects.sqlite import insert
 
 R = TypeVar("R", bound="Row")
@@ -18,14 +18,28 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 def read(tx: Connection, table: Table, kind: type[R], *where: ColumnElement[bool], order: Any = None) -> list[R]:
     """The rows that meet every condition."""
-    query = select(*(table.c[name] for name in kind.__struct_fields__)).where(*where)
+    query = _all(table, kind).where(*where)
     if order is not None:
         query = query.order_by(*order) if isinstance(order, tuple) else query.order_by(order)
-    return [kind(**row) for row in _mappings(tx, query)]
+    names = kind.__struct_fields__
+    return [kind(**dict(zip(names, row, strict=True))) for row in tx.execute(query)]
 
 
-def _mappings(tx: Connection, query: Any) -> Iterator[Any]:
-    yield from tx.execute(query).mappings()
+def read_by(tx: Connection, table: Table, kind: type[R], **values: Any) -> list[R]:
+    """The rows that have these values in these columns."""
+    names = kind.__struct_fields__
+    return [kind(**dict(zip(names, row, strict=True))) for row in tx.execute(_by(table, kind, tuple(values)), values)]
+
+
+@cache
+def _by(table: Table, kind: type[Row], columns: tuple[str, ...]) -> Select[Any]:
+    """Built once: to build it takes four times as long as to run it."""
+    return _all(table, kind).where(*(table.c[name] == bindparam(name) for name in columns))
+
+
+@cache
+def _all(table: Table, kind: type[Row]) -> Select[Any]:
+    return select(*(table.c[name] for name in kind.__struct_fields__))
 
 
 def write(tx: Connection, table: Table, row: Row) -> None:

@@ -11,7 +11,7 @@ from msgspec.structs import asdict
 from sqlalchemy import ColumnElement, Connection, func, select, update
 from sqlalchemy.dialects.sqlite import insert
 
-from labxchange.store.rows import Row, read, write
+from labxchange.store.rows import Row, read, read_by, write
 from labxchange.store.tables import grant_recipients, grants, shares
 
 
@@ -50,7 +50,7 @@ class GrantRow(Row, frozen=True, kw_only=True):
 
 
 def share(tx: Connection, share_id: str, version: int, *, owner: str) -> ShareRow | None:
-    found = read(tx, shares, ShareRow, shares.c.owner == owner, shares.c.share == share_id, shares.c.version == version)
+    found = read_by(tx, shares, ShareRow, owner=owner, share=share_id, version=version)
     return found[0] if found else None
 
 
@@ -82,16 +82,16 @@ def put_share(tx: Connection, row: ShareRow) -> None:
 
 
 def grant(tx: Connection, grant_id: str, *, owner: str) -> GrantRow | None:
-    found = read(tx, grants, GrantRow, grants.c.owner == owner, grants.c.grant == grant_id)
+    found = read_by(tx, grants, GrantRow, owner=owner, grant=grant_id)
     return found[0] if found else None
 
 
 def grants_of(tx: Connection, share_id: str, version: int, *, owner: str) -> list[GrantRow]:
-    return read(tx, grants, GrantRow, grants.c.owner == owner, grants.c.share == share_id, grants.c.version == version)
+    return read_by(tx, grants, GrantRow, owner=owner, share=share_id, version=version)
 
 
 def grants_owned(tx: Connection, owner: str) -> list[GrantRow]:
-    return read(tx, grants, GrantRow, grants.c.owner == owner)
+    return read_by(tx, grants, GrantRow, owner=owner)
 
 
 def grant_offered(tx: Connection, owner: str, offer: str, recipient: str) -> GrantRow | None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from sqlalchemy import ColumnElement, Connection, Table, delete, func, literal_column, select
+from sqlalchemy import ColumnElement, Connection, Table, bindparam, delete, func, literal_column, or_, select
 from sqlalchemy.dialects.sqlite import insert
 
-from labxchange.store.rows import Row, read, write
+from labxchange.store.rows import Row, read, read_by, write
 from labxchange.store.tables import arrived, released, transfer_limits, transfers
 from labxchange.wire.control.messages import Priority
 
@@ -17,6 +17,14 @@ OVER: tuple[State, ...] = ("verified", "completed", "cancelled")
 """No byte moves any more."""
 _ORDER: ColumnElement[int] = literal_column("transfers.rowid")
 """The order in which they began: times tie, and the clock may have been set back."""
+_SLOTS = select(func.count()).where(
+    transfers.c.direction == "out",
+    transfers.c.grant == bindparam("of"),
+    transfers.c.peer == bindparam("by"),
+    or_(transfers.c.slot == "reserved", transfers.c.slot == "used"),
+    transfers.c.transfer != bindparam("without"),
+)
+"""Asked at each range request, so built once."""
 
 
 class TransferRow(Row, frozen=True, kw_only=True):
@@ -59,7 +67,7 @@ class Limits(Row, frozen=True, kw_only=True):
 
 
 def transfer(tx: Connection, transfer_id: str) -> TransferRow | None:
-    found = read(tx, transfers, TransferRow, transfers.c.transfer == transfer_id)
+    found = read_by(tx, transfers, TransferRow, transfer=transfer_id)
     return found[0] if found else None
 
 
@@ -99,7 +107,7 @@ def put_transfer(tx: Connection, row: TransferRow) -> None:
 
 def limits(tx: Connection, transfer_id: str) -> Limits:
     """What was chosen, or that nothing was."""
-    found = read(tx, transfer_limits, Limits, transfer_limits.c.transfer == transfer_id)
+    found = read_by(tx, transfer_limits, Limits, transfer=transfer_id)
     return found[0] if found else Limits(transfer=transfer_id)
 
 
@@ -109,14 +117,7 @@ def put_limits(tx: Connection, chosen: Limits) -> None:
 
 def slots_taken(tx: Connection, grant_id: str, recipient: str, *, without: str) -> int:
     """Download slots of ``recipient`` under a grant that are reserved or used, not counting transfer ``without``."""
-    query = select(func.count()).where(
-        transfers.c.direction == "out",
-        transfers.c.grant == grant_id,
-        transfers.c.peer == recipient,
-        transfers.c.slot.in_(("reserved", "used")),
-        transfers.c.transfer != without,
-    )
-    return int(tx.execute(query).scalar_one())
+    return int(tx.execute(_SLOTS, {"of": grant_id, "by": recipient, "without": without}).scalar_one())
 
 
 def _intervals(tx: Connection, table: Table, transfer_id: str) -> list[tuple[int, int]]:

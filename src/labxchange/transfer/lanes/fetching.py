@@ -113,7 +113,7 @@ class LaneFetching:
         self._trouble: LabxchangeError | None = None
         self._changed = asyncio.Event()
         self._closing = False
-        self._up_by = 0.0
+        self._up_by = self._moved_at = 0.0
         self._renewing = asyncio.Lock()
 
     # --- opening ------------------------------------------------------------------------------------------------------
@@ -220,14 +220,16 @@ class LaneFetching:
             case _ if (leg := self._leg(news.lane)) is not None:
                 self._on_lane(leg, news)
         self._changed.set()
-        if not isinstance(news, messages.LaneStats):
+        if isinstance(news, messages.Chunks):
+            self._moved_at = asyncio.get_running_loop().time()
+        elif not isinstance(news, messages.LaneStats):
             self._touch()
 
     def _on_lane(self, leg: Leg, news: messages.News) -> None:
         before = leg.stats.received_bytes if leg.stats is not None else 0
         leg.hear(news, self._watch)
         if isinstance(news, messages.LaneStats) and news.received_bytes > before:
-            self._touch()
+            self._moved_at = asyncio.get_running_loop().time()
 
     def _on_closed(self, job: int) -> None:
         leg = next((leg for leg in self.legs if leg.job == job), None)
@@ -238,7 +240,13 @@ class LaneFetching:
         if not self._closing:
             self._trouble = self._trouble or UnavailableError("worker-ended", "The process that moves the data ended.")
 
+    def _still_s(self) -> float:
+        """For how long nothing has come, whatever was waited for."""
+        return asyncio.get_running_loop().time() - self._moved_at
+
     def _touch(self) -> None:
+        """Something happened that each request must look at."""
+        self._moved_at = asyncio.get_running_loop().time()
         for request in self._requests.values():
             request.moved.set()
 
@@ -314,6 +322,7 @@ class LaneFetching:
         leg = min(usable, key=lambda leg: leg.asked)
         request = _Request(asked, leg, sink, size=sum(self._line.span(first, last) for first, last in asked))
         self._requests.update(dict.fromkeys(request.left, request))
+        self._moved_at = asyncio.get_running_loop().time()
         leg.worker.order(messages.Ask(lane=leg.lane, request=0, ranges=asked))
         try:
             async with await self._channel.open() as stream:
@@ -338,10 +347,10 @@ class LaneFetching:
                 request.moved.clear()
                 moved = asyncio.ensure_future(request.moved.wait())
                 waits = {moved} if answer.done() else {moved, answer}
-                patience_s = STALL_S if request.leg.is_up else UP_S
+                patience_s = STALL_S - self._still_s() if request.leg.is_up else UP_S
                 done, _ = await asyncio.wait(waits, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
                 moved.cancel()
-                if not done and request.leg.is_up:
+                if not done and request.leg.is_up and self._still_s() >= STALL_S:
                     raise PeerError("peer-stalled", "The other node stopped sending.", hint="It is tried again later.")
                 if answer in done:
                     self._take_answer(request, answer.result())

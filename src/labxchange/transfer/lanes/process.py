@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from weakref import WeakKeyDictionary
 
 from labxchange.net.network import Slot
+from labxchange.settings import NUMPY_ENVIRONMENT
 from labxchange.transfer.lanes import messages
 
 log = logging.getLogger("labxchange")
@@ -88,6 +89,7 @@ class Worker:
                 [sys.executable, "-m", "labxchange.transfer.lanes.worker", *map(str, handed)],
                 stdin=subprocess.DEVNULL,
                 cwd="/",
+                env=NUMPY_ENVIRONMENT | os.environ,
                 pass_fds=handed,
             )
         self._control = ours

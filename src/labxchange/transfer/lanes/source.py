@@ -1,8 +1,11 @@
-"""Bytes of the line for a lane that sends: read ahead of where it is, by a thread, a MiB at a time.
+"""Bytes of the line for a lane that sends, a MiB at a time: at once where the system has them in memory, else by a thread that
+reads ahead of where the lane is.
 
-A lane reads onward, and now and then a little of what it sent before; the first comes from blocks that were read ahead, the
-second straight from the file, where the system still has it. A file that is not as it was listed is told as ``Gone`` with its
-place in the line, and why is kept in ``reasons``. Whether bytes may be sent is judged by the node before they are asked for.
+A lane reads onward, and now and then a little of what it sent before; the first comes from those blocks, the second straight from
+the file, where the system still has it. To hand a block from a thread to the loop costs more than to copy it from memory; where
+that was tried in vain, the thread goes on for a block, then for two, and so on up to 64, before it is tried again. A file that is
+not as it was listed is told as ``Gone`` with its place in the line, and why is kept in ``reasons``. Whether bytes may be sent is
+judged by the node before they are asked for.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from labxchange.wire.data.asked import Gone
 
 BLOCK_BYTES: Final = 1 << 20
 _AGAIN_BYTES: Final = 1 << 16
+_PATIENCE_MAX: Final = 64
 
 
 class _Block:
@@ -31,6 +35,10 @@ class _Block:
         self.end = end
         self.buffer = buffer
         self.gone: Gone | None = None
+
+    @property
+    def is_full(self) -> bool:
+        return self.end - self.start == BLOCK_BYTES
 
 
 class LaneSource:
@@ -45,23 +53,31 @@ class LaneSource:
         self._ahead: Future[_Block] | None = None
         self._ahead_start = -1
         self._block: _Block | None = None
+        self._spare: list[memoryview] = []
+        self._by_thread = self._patience = 1
         self._expected = -1
         self._again = memoryview(bytearray(_AGAIN_BYTES))
 
     def __call__(self, offset: int, length: int) -> memoryview:
         block = self._block
         if block is not None and block.start <= offset < block.end:
+            if offset + length > block.end and self._ahead is None and block.is_full:  # a batch is full where it can be
+                block = self._read_at_once(offset) or block
             return self._of(block, offset, length)
         if offset == self._ahead_start and self._ahead is not None:
             if not self._ahead.done():
                 return memoryview(b"")
-            done, self._block = block, self._ahead.result()
-            block = self._block
-            self._look_ahead(block.end, into=done)
+            block = self._take(self._ahead.result())
+            self._ahead = None
+            if self._by_thread:
+                self._look_ahead(block.end)
             return self._of(block, offset, length)
-        if offset == self._expected or self._block is None:
-            self._look_ahead(offset)
+        if block is None or offset in (block.end, self._expected):
             self._expected = -1
+            block = self._read_at_once(offset)
+            if block is not None:
+                return self._of(block, offset, length)
+            self._look_ahead(offset)
             return memoryview(b"")
         view = self._again[: min(length, len(self._again))]
         self._fill(offset, view)
@@ -86,12 +102,37 @@ class LaneSource:
             length = gone.start - offset
         return block.buffer[offset - block.start : min(offset + length, block.end) - block.start]
 
-    def _look_ahead(self, start: int, *, into: _Block | None = None) -> None:
-        """``into`` is a block of which nobody reads any more: memory that was used before costs half of what new memory does."""
+    def _read_at_once(self, offset: int) -> _Block | None:
+        """The block from there on, unless that takes a thread."""
+        if self._by_thread:
+            return None
+        file = self._line.file_of(offset)
+        begin, end = int(self._line.offset[file]), int(self._line.offset[file + 1])
+        block = _Block(offset, min(offset + BLOCK_BYTES, end), self._buffer())
+        if self._reader.read_at_once(file, offset - begin, block.buffer[: block.end - offset]):
+            self._patience = 1
+            return self._take(block)
+        self._spare.append(block.buffer)
+        self._by_thread = self._patience = min(2 * self._patience, _PATIENCE_MAX)
+        return None
+
+    def _look_ahead(self, start: int) -> None:
         self._ahead_start, self._ahead = start, None
+        self._by_thread = max(self._by_thread - 1, 0)
         if start < self._line.bytes:
-            buffer = into.buffer if into is not None else memoryview(bytearray(BLOCK_BYTES))
-            self._ahead = self._threads.submit(self._load, _Block(start, min(start + BLOCK_BYTES, self._line.bytes), buffer))
+            block = _Block(start, min(start + BLOCK_BYTES, self._line.bytes), self._buffer())
+            self._ahead = self._threads.submit(self._load, block)
+
+    def _buffer(self) -> memoryview:
+        """Memory that was used before costs half of what new memory does."""
+        return self._spare.pop() if self._spare else memoryview(bytearray(BLOCK_BYTES))
+
+    def _take(self, block: _Block) -> _Block:
+        """The next block to be sent; of the one before nobody reads any more."""
+        if self._block is not None:
+            self._spare.append(self._block.buffer)
+        self._block = block
+        return block
 
     def _load(self, block: _Block) -> _Block:
         try:

@@ -74,7 +74,7 @@ class Begin(Message, frozen=True, kw_only=True, tag="begin"):
 
 
 class Fetch(Message, frozen=True, kw_only=True, tag="fetch"):
-    """Send the chunks of these inclusive intervals (at most 16 MiB), here or over the lane that is named. Answer: without a lane
+    """Send the chunks of these inclusive intervals (at most 32 MiB), here or over the lane that is named. Answer: without a lane
     Pieces ...; then, once all was sent, Fetched, or Refused."""
 
     transfer: Id

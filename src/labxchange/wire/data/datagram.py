@@ -109,10 +109,11 @@ class Sealer:
     def __init__(self, key: LaneKey, *, slot: int) -> None:
         self._aead = key.aead
         self._nonces = _Nonces(key.iv)
-        self._headers = np.zeros(BATCH_DATAGRAMS, HEADER)
-        self._headers["slot"] = slot
-        self._headers["lane"] = np.frombuffer(key.lane, np.uint8)
-        self._bytes = self._headers.view(np.uint8).reshape(BATCH_DATAGRAMS, HEADER_BYTES)
+        headers = np.zeros(BATCH_DATAGRAMS, HEADER)
+        headers["slot"] = slot
+        headers["lane"] = np.frombuffer(key.lane, np.uint8)
+        self._kind, self._number, self._offset = headers["kind"], headers["number"], headers["offset"]
+        self._bytes = headers.view(np.uint8).reshape(BATCH_DATAGRAMS, HEADER_BYTES)
         self._out = memoryview(bytearray(BATCH_BYTES + SIZE_MAX))
         self._array = np.frombuffer(self._out, np.uint8)
         self._places: dict[int, list[tuple[slice, memoryview, memoryview]]] = {}
@@ -123,11 +124,11 @@ class Sealer:
         They lie one after the other in what is returned, which is good until the next call."""
         length, room = len(payload), size - OVERHEAD_BYTES
         count = max(1, -(-length // room))
-        headers, rows = self._headers, _ROWS[:count]
-        headers["kind"][:count] = kind
-        headers["number"][:count] = rows + number
-        headers["offset"][:count] = offsets_of(offset, count, room)
-        self._nonces.put(rows + number)
+        numbers = _ROWS[:count] + number
+        self._kind[:count] = kind
+        self._number[:count] = numbers
+        self._offset[:count] = offsets_of(offset, count, room)
+        self._nonces.put(numbers)
         nonces, encrypt = self._nonces.each, self._aead.encrypt_into
         whole = count if length == count * room else count - 1
         self._array[: whole * size].reshape(whole, size)[:, :HEADER_BYTES] = self._bytes[:whole]

@@ -123,6 +123,7 @@ class Fair:
         self._shallow_s: float | None = None
         self._crowded, self._before_crowd = 0.0, 0.0
         self._lossy_rounds = 0
+        self._settle()
 
     # --- what is asked ------------------------------------------------------------------------------------------------
     @property
@@ -130,9 +131,11 @@ class Fair:
         """Pace at this rate."""
         return self._wanted if self.cap_bytes_s is None else min(self._wanted, self.cap_bytes_s)
 
-    @property
-    def window_bytes(self) -> int:
-        """At most this many bytes in flight."""
+    def _settle(self) -> None:
+        """Each batch asks for these, and they change with reports only."""
+        self._wanted, self.window_bytes = self._next_wanted(), self._next_window()
+
+    def _next_window(self) -> int:
         rtt = self._path.rtt_min_s
         if rtt is None or self._mode is _Mode.START:
             return int(self._wake * self._start.window_bytes(rtt, arriving_bytes_s=self._path.delivery_bytes_s))
@@ -144,8 +147,7 @@ class Fair:
             queue_s = (QUEUE_PART_MIN + (QUEUE_PART_MAX - QUEUE_PART_MIN) * short) * self._path.depth_s + 0.005
         return max(int(self._wake * self._base * (rtt + queue_s)), START_BYTES)
 
-    @property
-    def _wanted(self) -> float:
+    def _next_wanted(self) -> float:
         rtt, rate = self._path.rtt_min_s, self._gain * self._base
         if self._mode is _Mode.START:
             rate = self._start.rate_bytes_s(rtt, arriving_bytes_s=self._path.delivery_bytes_s)
@@ -177,6 +179,10 @@ class Fair:
     # --- what is told -------------------------------------------------------------------------------------------------
     def on_feedback(self, feedback: Feedback) -> None:
         """A report came."""
+        self._take(feedback)
+        self._settle()
+
+    def _take(self, feedback: Feedback) -> None:
         path, now = self._path, feedback.now
         # A cap, too, hides what the path could carry: nothing is forgotten, and nothing grows, while one holds the lane back.
         limited = feedback.limited or (self.cap_bytes_s is not None and self.cap_bytes_s < self._wanted)
@@ -204,6 +210,7 @@ class Fair:
         """Nearly stop; each round trip that is reported then doubles the rate, up to what it was."""
         self._wake = max(self._wake / 4, WAKE_MIN)
         self._gain, self._round_of_cycle = 1.0, 2
+        self._settle()
 
     def on_new_path(self, now: float) -> None:
         """What was learned of the path is void."""
