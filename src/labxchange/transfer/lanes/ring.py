@@ -1,10 +1,11 @@
-"""What the sockets of a worker received and its loop has not opened yet: a ring of 32 MiB.
+"""What the sockets of a worker received and its loop has not opened yet: up to 32 MiB.
 
 The system's buffers hold a millisecond or two of a fast link, so the loop fills the ring after each batch that it opens; the ring
 holds a quarter of a second. What came joined, or came in one piece after the other from one place in one size, is taken as one
-batch. When the ring is full nothing more is received, and the system drops and counts; full is also when it holds too many
-receipts, which cost memory however short they are. A thread of its own for this was measured: the two then wait for each other's
-interpreter lock, at twice the CPU a byte.
+batch. It lies in segments that hold a batch each: one that was used just now is used again first, as it is still in the
+processor's cache, and is cut into datagrams already. When the ring is full nothing more is received, and the system drops and
+counts; full is also when it holds too many receipts, which cost memory however short they are. A thread of its own for this was
+measured: the two then wait for each other's interpreter lock, at twice the CPU a byte.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections import deque
 from typing import Final, NamedTuple
 
 from labxchange.net.lane_socket import ROW_BYTES, LaneSocket, Sockaddr
-from labxchange.wire.data.datagram import BATCH_BYTES
+from labxchange.wire.data.datagram import BATCH_BYTES, Cuts
 
 RING_BYTES: Final = 32 << 20
 RECEIPTS_MAX: Final = 1 << 15
@@ -24,25 +25,39 @@ _CALLS_A_TURN, _TURN_BYTES = 64, 512 << 10
 _AGE_MAX_S: Final = 1.0
 
 
+class _Segment:
+    """Memory of one batch, or of several short ones; ``rows`` of them are not done with."""
+
+    __slots__ = ("cuts", "memory", "rows")
+
+    def __init__(self) -> None:
+        self.memory = memoryview(bytearray(BATCH_BYTES))
+        self.cuts = Cuts(self.memory)
+        self.rows = 0
+
+
 class Row(NamedTuple):
-    """Datagrams of one source and size; ``at`` is when the last of them came to this machine (monotonic seconds), ``end`` where
-    they end in all that was ever received."""
+    """Datagrams of one source and size; ``at`` is when the last of them came to this machine (monotonic seconds); ``cuts`` are of
+    the memory that they lie at the beginning of."""
 
     data: memoryview
     size: int
     source: Sockaddr
     socket: LaneSocket
     at: float
-    end: int
+    segment: _Segment
+    cuts: Cuts | None
 
 
 class _Got:
-    """Receipts that are one batch, from position ``begin`` of all that was ever received; positions wrap round the memory, no
-    receipt does. ``arrived_at`` is the kernel's time of the last."""
+    """Receipts that are one batch, at ``begin`` to ``end`` of a segment; ``arrived_at`` is the kernel's time of the last."""
 
-    __slots__ = ("arrived_at", "begin", "end", "size", "socket", "source")
+    __slots__ = ("arrived_at", "begin", "end", "segment", "size", "socket", "source")
 
-    def __init__(self, begin: int, end: int, size: int, source: Sockaddr, socket: LaneSocket, arrived_at: float) -> None:
+    def __init__(
+        self, segment: _Segment, begin: int, end: int, size: int, source: Sockaddr, socket: LaneSocket, arrived_at: float
+    ) -> None:
+        self.segment = segment
         self.begin = begin
         self.end = end
         self.size = size
@@ -50,15 +65,14 @@ class _Got:
         self.socket = socket
         self.arrived_at = arrived_at
 
-    def joins(self, begin: int, total: int, size: int, source: Sockaddr, socket: LaneSocket) -> bool:
+    def joins(self, segment: _Segment, total: int, size: int, source: Sockaddr, socket: LaneSocket) -> bool:
         """True when a receipt continues this batch: the same size, and nothing shorter before the end."""
         return (
-            self.end == begin
+            self.segment is segment
             and (size == self.size or (size < self.size and total == size))
             and self.socket is socket
             and self.source == source
-            and (begin - self.begin) % self.size == 0
-            and begin + total - self.begin <= BATCH_BYTES
+            and (self.end - self.begin) % self.size == 0
         )
 
 
@@ -66,9 +80,10 @@ class Ring:
     """Filled and emptied by one loop; nothing here waits."""
 
     def __init__(self) -> None:
-        self._memory = memoryview(bytearray(RING_BYTES))
+        self._current = _Segment()
         self._head = 0
-        self._tail = 0
+        self._free: list[_Segment] = []
+        self._unmade = max(RING_BYTES // BATCH_BYTES - 1, 0)
         self._got: deque[_Got] = deque()
         self._selector = selectors.DefaultSelector()
 
@@ -92,7 +107,11 @@ class Ring:
 
     @property
     def is_full(self) -> bool:
-        return self._head + 2 * ROW_BYTES - self._tail > RING_BYTES or len(self._got) >= RECEIPTS_MAX
+        return len(self._got) >= RECEIPTS_MAX or not (self._holds_more or self._free or self._unmade)
+
+    @property
+    def _holds_more(self) -> bool:
+        return self._head + ROW_BYTES <= BATCH_BYTES
 
     def fill(self) -> int:
         """Take over what the sockets hold, as far as there is room; returns how many datagrams that was."""
@@ -103,37 +122,50 @@ class Ring:
         if not self._got:
             return None
         got = self._got.popleft()
-        place = got.begin % RING_BYTES
-        data = self._memory[place : place + got.end - got.begin]
-        return Row(data, got.size, got.source, got.socket, _arrival(got.arrived_at), got.end)
+        segment = got.segment
+        data = segment.memory[got.begin : got.end]
+        cuts = segment.cuts if not got.begin else None
+        return Row(data, got.size, got.source, got.socket, _arrival(got.arrived_at), segment, cuts)
 
     def done(self, row: Row) -> None:
-        """The loop has what it needs of the row, and of all before it."""
-        self._tail = row.end
+        """The loop has what it needs of the row."""
+        row.segment.rows -= 1
+        if row.segment.rows:
+            return
+        if row.segment is self._current:
+            self._head = 0
+        else:
+            self._free.append(row.segment)
+
+    def _move_on(self) -> None:
+        """Into another segment."""
+        if not self._free:
+            self._free.append(_Segment())
+            self._unmade -= 1
+        self._current, self._head = self._free.pop(), 0
 
     def _receive(self, sock: LaneSocket) -> int:
         before = sock.received_datagrams
-        if self._tail == self._head:
-            self._tail = self._head = 0  # nothing is in it: memory that was used just now is still in the processor's cache
         last = self._got[-1] if self._got else None
-        end = self._head + _TURN_BYTES
+        came = 0
         for _ in range(_CALLS_A_TURN):
-            if self.is_full or self._head > end:
+            if self.is_full or came > _TURN_BYTES:
                 break
-            rest = RING_BYTES - self._head % RING_BYTES
-            if rest < ROW_BYTES:
-                self._head += rest
-            place = self._head % RING_BYTES
-            got = sock.receive_into(self._memory[place : place + ROW_BYTES])
+            if not self._holds_more:
+                self._move_on()
+            segment, begin = self._current, self._head
+            got = sock.receive_into(segment.memory[begin : begin + ROW_BYTES])
             if got is None:
                 break
             total, size, source = got
-            if last is not None and last.joins(self._head, total, size, source, sock):
-                last.end, last.arrived_at = self._head + total, sock.arrived_at
+            if last is not None and last.joins(segment, total, size, source, sock):
+                last.end, last.arrived_at = begin + total, sock.arrived_at
             else:
-                last = _Got(self._head, self._head + total, size, source, sock, sock.arrived_at)
+                last = _Got(segment, begin, begin + total, size, source, sock, sock.arrived_at)
+                segment.rows += 1
                 self._got.append(last)
             self._head += total
+            came += total
         return sock.received_datagrams - before
 
 

@@ -312,8 +312,8 @@ class Worker:
             if row is None:
                 break
             for lane, data in self._lanes_of(row):
-                batch = Batch(data, row.size, None if lane.own else row.source, row.at)
-                lane.machine.receive(batch, time.monotonic())
+                source, cuts = None if lane.own else row.source, row.cuts if data is row.data else None
+                lane.machine.receive(Batch(data, row.size, source, row.at, cuts), time.monotonic())
                 if isinstance(lane.machine, Receiver):
                     lane.machine.dropped = row.socket.drops - lane.drops_before
                     self._take_complete(lane.job)

@@ -28,6 +28,7 @@ from labxchange.wire.data.datagram import (
     OVERHEAD_BYTES,
     SIZE_MAX,
     SIZES,
+    Cuts,
     Kind,
     LaneKey,
     Opener,
@@ -58,12 +59,14 @@ Address = tuple[str, int] | tuple[str, int, int, int]
 
 class Batch(NamedTuple):
     """Datagrams of ``size`` bytes one after the other, the last may be shorter; where to, or whence (None: a connected peer); of
-    received ones, when they came to this machine (0: now), which may be a while before they are looked at."""
+    received ones, when they came to this machine (0: now), which may be a while before they are looked at, and the cuts of the
+    memory that they lie at the beginning of."""
 
     data: memoryview
     size: int
     address: Address | None = None
     at: float = 0.0
+    cuts: Cuts | None = None
 
 
 class Keys(NamedTuple):
@@ -197,18 +200,18 @@ class Lane:
         for start in range(0, len(headers), count):
             part = batch.data[start * batch.size : (start + count) * batch.size]
             try:
-                self._open(headers[start : start + count], part, batch, now)
+                self._open(headers[start : start + count], part, batch, now, cuts=batch.cuts if not start else None)
             except PeerError as error:
                 self.is_dead = True
                 self._events.append(Failed(error.code, error.message))
                 return
 
-    def _open(self, headers: NDArray[np.void], data: memoryview, batch: Batch, now: float) -> None:
+    def _open(self, headers: NDArray[np.void], data: memoryview, batch: Batch, now: float, *, cuts: Cuts | None) -> None:
         numbers = headers["number"].astype(np.int64)
         fresh = self._seen.fresh(numbers)
         if not len(fresh):
             return
-        good, payload = self._opener.unseal(data, size=batch.size, rows=fresh, numbers=numbers[fresh])
+        good, payload = self._opener.unseal(data, size=batch.size, rows=fresh, numbers=numbers[fresh], cuts=cuts)
         if len(good) < len(fresh):
             fresh = self._open_behind(data, batch.size, numbers, tried=fresh, good=good)
         if not len(fresh):

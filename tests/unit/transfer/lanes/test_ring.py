@@ -11,7 +11,9 @@ import pytest
 from labxchange.net.lane_socket import ROW_BYTES, LaneSocket, open_lane
 from labxchange.transfer.lanes import ring as module
 from labxchange.transfer.lanes.ring import Ring, Row
+from labxchange.wire.data.datagram import BATCH_BYTES, HEADER_BYTES
 
+SEGMENTS = 3
 Receipt = tuple[bytes, int, Any]
 
 
@@ -34,7 +36,7 @@ class Scripted(LaneSocket):
 
 @pytest.fixture
 def ring(monkeypatch: pytest.MonkeyPatch) -> Ring:
-    monkeypatch.setattr(module, "RING_BYTES", 5 * ROW_BYTES)
+    monkeypatch.setattr(module, "RING_BYTES", SEGMENTS * BATCH_BYTES)
     return Ring()
 
 
@@ -57,7 +59,12 @@ def test_what_comes_is_taken_in_order_and_whole(ring: Ring, seed: int) -> None:
             if row is None:
                 return
             got.extend((data, row.source, row.socket) for data, _, _ in cut(row))
-            assert len(row.data) <= 2 * ROW_BYTES
+            assert len(row.data) <= BATCH_BYTES
+            if row.cuts is not None and len(row.data) >= row.size > HEADER_BYTES:
+                assert [bytes(piece[0]) for piece in row.cuts.of(row.size, 1)] == [
+                    bytes(row.data[:HEADER_BYTES]),
+                    bytes(row.data[HEADER_BYTES : row.size]),
+                ]
             ring.done(row)
 
     for _ in range(300):
@@ -77,7 +84,8 @@ def test_what_comes_is_taken_in_order_and_whole(ring: Ring, seed: int) -> None:
         take(chance.randrange(4))
     take(1_000_000)
     assert got == want
-    assert ring._head > 4 * 5 * ROW_BYTES, "several times round"
+    assert ring._unmade == 0
+    assert sum(len(data) for data, _, _ in want) > 4 * SEGMENTS * BATCH_BYTES, "each segment was used several times"
 
 
 def test_receipts_of_one_source_and_size_are_one_batch(ring: Ring) -> None:

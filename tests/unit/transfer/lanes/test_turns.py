@@ -28,7 +28,7 @@ class Late:
             return 0
         self._left -= 1
         self._node.send(messages.encode(messages.Cap(lane=LANE, cap_bytes_s=0.0)))
-        self._rows.append(Row(memoryview(bytes(1_200)), 1_200, ("10.0.0.1", 1), None, 0.0, 0))  # type: ignore[arg-type]
+        self._rows.append(Row(memoryview(bytes(1_200)), 1_200, ("10.0.0.1", 1), None, 0.0, None, None))  # type: ignore[arg-type]
         return 1
 
     def take(self) -> Row | None:

@@ -23,6 +23,7 @@ from labxchange.wire.data.datagram import (
     OVERHEAD_BYTES,
     SIZES,
     Cipher,
+    Cuts,
     Kind,
     LaneKey,
     Opener,
@@ -44,14 +45,18 @@ def pair(cipher: Cipher = "aes-256-gcm", *, slot: int = 1) -> tuple[Sealer, Open
 
 
 def opened(opener: Opener, batch: bytes, size: int, skip: int = 0) -> dict[int, bytes]:
-    """Row -> payload of the authentic datagrams from ``skip`` on."""
+    """Row -> payload of the authentic datagrams from ``skip`` on, the same however the batch is cut."""
     view = memoryview(batch)
     headers = headers_of(view, size)
     rows = np.arange(skip, len(headers))
-    good, out = opener.unseal(view, size=size, rows=rows, numbers=headers["number"][rows].astype(np.int64))
     room, last = size - OVERHEAD_BYTES, len(headers) - 1
     rest = min(size, len(batch) - last * size) - OVERHEAD_BYTES
-    return {row: bytes(out[row * room : row * room + (rest if row == last else room)]) for row in good.tolist()}
+    ways = []
+    for cuts in (None, Cuts(view)):
+        good, out = opener.unseal(view, size=size, rows=rows, numbers=headers["number"][rows].astype(np.int64), cuts=cuts)
+        ways.append({row: bytes(out[row * room : row * room + (rest if row == last else room)]) for row in good.tolist()})
+    assert ways[0] == ways[1]
+    return ways[0]
 
 
 @pytest.mark.parametrize("cipher", CIPHERS)
