@@ -234,10 +234,11 @@ def by_lane(batch: memoryview, size: int) -> list[tuple[bytes, memoryview]]:
     a lane is joined with what is of the lane, so the first datagram says nothing of the others."""
     if len(batch) <= size:
         return [(lane_of(batch), batch)]
-    ids = headers_of(batch, size)["lane"]
-    if not len(ids) or (ids == ids[0]).all():
+    headers = headers_of(batch, size)
+    words = np.ndarray(len(headers), np.uint64, batch, strides=(size,))  # slot, kind and lane id of each
+    if not len(words) or not np.count_nonzero(words != words[0]):
         return [(lane_of(batch), batch)]
-    out = []
+    ids, out = headers["lane"], []
     for lane in np.unique(ids, axis=0):
         rows = np.flatnonzero((ids == lane).all(axis=1)).tolist()
         out.append((lane.tobytes(), memoryview(b"".join(batch[row * size : (row + 1) * size] for row in rows))))

@@ -74,7 +74,7 @@ class Receiver(Lane):
     # --- in -----------------------------------------------------------------------------------------------------------
     def _on_opened(self, opened: Opened, now: float) -> None:
         kinds = opened.headers["kind"]
-        if kinds.any():  # not all DATA
+        if np.count_nonzero(kinds):  # not all DATA
             self._control(opened, now)
             data = opened.rows[kinds[opened.rows] == Kind.DATA]
         else:
@@ -93,9 +93,11 @@ class Receiver(Lane):
     def _put(self, opened: Opened, rows: NDArray[np.int64]) -> None:
         """Runs of neighbours go into the assembly as one piece."""
         room, count = opened.room, len(rows)
-        offsets = opened.headers["offset"].astype(np.int64)[rows]
+        offsets = opened.headers["offset"].astype(np.int64)
+        if count < len(offsets):
+            offsets = offsets[rows]
         first, begin = int(rows[0]), int(offsets[0])
-        if int(rows[-1]) - first == count - 1 and (offsets == begin + _PLACES[:count] * room).all():
+        if int(rows[-1]) - first == count - 1 and not np.count_nonzero(offsets != begin + _PLACES[:count] * room):
             place = first * room
             size = (count - 1) * room + opened.length(first + count - 1)
             self.assembly.put(begin, opened.payload[place : place + size])

@@ -28,7 +28,7 @@ class Seen:
     def fresh(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
         """Positions in ``numbers`` of those that are new and within the window; of a number that stands there twice the first."""
         count = len(numbers)
-        if count and numbers[0] > self.newest and (numbers == numbers[0] + _PLACES[:count]).all():
+        if count and numbers[0] > self.newest and not np.count_nonzero(numbers != numbers[0] + _PLACES[:count]):
             return _PLACES[:count]  # as they were sent: most batches
         new = np.flatnonzero((self._ring[numbers & _MASK] != numbers) & (numbers > self.newest - RING))
         if len(new) > 1 and not (np.diff(numbers[new]) > 0).all():
