@@ -26,9 +26,10 @@ from labxchange.wire.data.status import decode
 
 QUANTUM_S: Final = 0.001
 FAST_QUANTUM_S: Final = 0.0005
+FASTEST_BYTES_S: Final = 250e6
 SLOW_QUANTUM_S, SLOW_DATAGRAMS = 0.002, 16
-"""So much of the rate goes out at once: the first, of what fits into one system call; the second where that is more; the third,
-up to so many datagrams, where the first is less."""
+"""So much of the rate goes out at once: the first, of what fits into one system call, and from 2 Gbit/s on; the second where that is
+more than a call; the last, up to so many datagrams, where the first is less."""
 BURST_S: Final = 0.003
 AHEAD_S: Final = 0.0005
 """What is due so soon goes out now: where there are many lanes, each turn of the loop then serves several of them."""
@@ -339,10 +340,11 @@ class Sender(Lane):
     def _transmit_data(self, now: float) -> Batch | None:
         room = self.size - OVERHEAD_BYTES
         rate = self.controller.rate_bytes_s
+        quantum_s = FAST_QUANTUM_S if rate < FASTEST_BYTES_S else QUANTUM_S
         window = self._window() - self.recovery.in_flight_bytes
         paced = min(
             max(rate * QUANTUM_S, min(rate * SLOW_QUANTUM_S, SLOW_DATAGRAMS * self.size)),
-            max(rate * FAST_QUANTUM_S, CALL_DATAGRAMS * self.size),
+            max(rate * quantum_s, CALL_DATAGRAMS * self.size),
         )
         limit = min(batch_rows(self.size), max(int(min(paced, window) / self.size), 1))
         if self._rto_times:

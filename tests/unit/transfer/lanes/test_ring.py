@@ -13,7 +13,7 @@ from labxchange.transfer.lanes import ring as module
 from labxchange.transfer.lanes.ring import Ring, Row
 from labxchange.wire.data.datagram import BATCH_BYTES, HEADER_BYTES
 
-SEGMENTS = 3
+SEGMENTS = 2
 Receipt = tuple[bytes, int, Any]
 
 
