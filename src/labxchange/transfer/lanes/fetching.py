@@ -181,7 +181,7 @@ class LaneFetching:
             leg.control = stream
             if self._channel.dialled:
                 self._begin(leg, slot, remote)
-        self._up_by = asyncio.get_running_loop().time() + UP_S
+        self._up_by = _now() + UP_S
         self._line, self._digests, quarantine = await self._content
         quarantine.written_elsewhere = True
         for leg in legs:
@@ -200,7 +200,7 @@ class LaneFetching:
 
     def _check_up(self, leg: Leg) -> None:
         """Raises UnavailableError ``lane-silent`` when a lane ought to have been heard by now."""
-        if not leg.is_up and asyncio.get_running_loop().time() > self._up_by:
+        if not leg.is_up and _now() > self._up_by:
             raise UnavailableError(
                 "lane-silent",
                 "Nothing was heard from the other node over a lane.",
@@ -221,7 +221,7 @@ class LaneFetching:
                 self._on_lane(leg, news)
         self._changed.set()
         if isinstance(news, messages.Chunks):
-            self._moved_at = asyncio.get_running_loop().time()
+            self._moved_at = _now()
         elif not isinstance(news, messages.LaneStats):
             self._touch()
 
@@ -229,7 +229,7 @@ class LaneFetching:
         before = leg.stats.received_bytes if leg.stats is not None else 0
         leg.hear(news, self._watch)
         if isinstance(news, messages.LaneStats) and news.received_bytes > before:
-            self._moved_at = asyncio.get_running_loop().time()
+            self._moved_at = _now()
 
     def _on_closed(self, job: int) -> None:
         leg = next((leg for leg in self.legs if leg.job == job), None)
@@ -240,13 +240,8 @@ class LaneFetching:
         if not self._closing:
             self._trouble = self._trouble or UnavailableError("worker-ended", "The process that moves the data ended.")
 
-    def _still_s(self) -> float:
-        """For how long nothing has come, whatever was waited for."""
-        return asyncio.get_running_loop().time() - self._moved_at
-
     def _touch(self) -> None:
-        """Something happened that each request must look at."""
-        self._moved_at = asyncio.get_running_loop().time()
+        self._moved_at = _now()
         for request in self._requests.values():
             request.moved.set()
 
@@ -322,7 +317,7 @@ class LaneFetching:
         leg = min(usable, key=lambda leg: leg.asked)
         request = _Request(asked, leg, sink, size=sum(self._line.span(first, last) for first, last in asked))
         self._requests.update(dict.fromkeys(request.left, request))
-        self._moved_at = asyncio.get_running_loop().time()
+        self._moved_at = _now()
         leg.worker.order(messages.Ask(lane=leg.lane, request=0, ranges=asked))
         try:
             async with await self._channel.open() as stream:
@@ -347,10 +342,10 @@ class LaneFetching:
                 request.moved.clear()
                 moved = asyncio.ensure_future(request.moved.wait())
                 waits = {moved} if answer.done() else {moved, answer}
-                patience_s = STALL_S - self._still_s() if request.leg.is_up else UP_S
+                patience_s = STALL_S + self._moved_at - _now() if request.leg.is_up else UP_S
                 done, _ = await asyncio.wait(waits, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
                 moved.cancel()
-                if not done and request.leg.is_up and self._still_s() >= STALL_S:
+                if not done and request.leg.is_up and _now() - self._moved_at >= STALL_S:
                     raise PeerError("peer-stalled", "The other node stopped sending.", hint="It is tried again later.")
                 if answer in done:
                     self._take_answer(request, answer.result())
@@ -419,3 +414,7 @@ class LaneFetching:
                 while not all(leg.is_closed for leg in self.legs):
                     self._changed.clear()
                     await self._changed.wait()
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

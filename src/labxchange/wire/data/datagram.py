@@ -10,7 +10,6 @@ Which numbers were used or seen is left to ``lane``; what the payloads mean to `
 
 from __future__ import annotations
 
-import contextlib
 from collections import deque
 from enum import IntEnum
 from typing import Final, Literal, Protocol
@@ -197,8 +196,10 @@ class Opener:
         whole = len(batch) // size
         if cuts is not None and len(rows) >= whole and int(rows[whole - 1]) == whole - 1:  # all of them, one after the other
             heads, bodies = cuts.of(size, whole)
-            with contextlib.suppress(InvalidTag):  # the first forged one and what follows are opened below
+            try:
                 opened.extend(map(decrypt, nonces, bodies[:whole], heads, outs))
+            except InvalidTag:
+                pass  # it is tried again below, and what follows is opened
         forged: list[int] = []
         room = size - OVERHEAD_BYTES
         for nonce, row in zip(nonces[len(opened) :], rows[len(opened) :].tolist(), strict=False):

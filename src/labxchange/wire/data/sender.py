@@ -28,8 +28,8 @@ QUANTUM_S: Final = 0.001
 FAST_QUANTUM_S: Final = 0.0005
 FASTEST_BYTES_S: Final = 250e6
 SLOW_QUANTUM_S, SLOW_DATAGRAMS = 0.002, 16
-"""So much of the rate goes out at once: the first, of what fits into one system call, and from 2 Gbit/s on; the second where that is
-more than a call; the last, up to so many datagrams, where the first is less."""
+"""So much of the rate goes out at once: the first, of what fits into one system call, and from 2 Gbit/s on; the second where that
+is more than a call; the last, up to so many datagrams, where the first is less."""
 BURST_S: Final = 0.003
 AHEAD_S: Final = 0.0005
 """What is due so soon goes out now: where there are many lanes, each turn of the loop then serves several of them."""
