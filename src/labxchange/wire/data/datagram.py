@@ -63,8 +63,8 @@ class _Aead(Protocol):
 
 
 def batch_rows(size: int) -> int:
-    """How many datagrams of a size a batch holds."""
-    return min(BATCH_DATAGRAMS, BATCH_BYTES // size)
+    """How many datagrams of a size a batch holds: as many as fill its system calls."""
+    return BATCH_CALLS * min(CALL_DATAGRAMS, CALL_BYTES // size)
 
 
 def lane_secret(k_lane: bytes, lane: bytes, writer: Writer) -> bytes:
