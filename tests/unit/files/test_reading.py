@@ -84,3 +84,23 @@ def test_a_file_replaced_between_two_openings_is_seen(tmp_path: Path, monkeypatc
     with pytest.raises(IntegrityError) as caught:
         reader.read(0, 50, 50)
     assert caught.value.code == "changed-while-read"
+
+
+def test_at_once_is_read_only_what_is_open_in_memory_and_unchanged(tmp_path: Path) -> None:
+    place, data = tmp_path / "a", random.Random(6).randbytes(100_000)
+    place.write_bytes(data)
+    found = scan([tmp_path])
+    reader = SourceReader(found.sources, found.files)
+    view = memoryview(bytearray(50_000))
+    assert not reader.read_at_once(0, 0, view), "it is not open"
+    reader.read(0, 0, 100_000)  # now it is, and the system has it in memory
+    if reader._flags:  # where the system cannot read without waiting, nothing is read so
+        assert reader.read_at_once(0, 20_000, view)
+        assert view == data[20_000:70_000]
+    assert not reader.read_at_once(0, 60_000, view), "there is less"
+    place.write_bytes(data[::-1])
+    os.utime(place, ns=(1, 1))
+    assert not reader.read_at_once(0, 0, view)
+    with pytest.raises(IntegrityError):
+        reader.read(0, 0, 50_000)
+    reader.close()

@@ -1,17 +1,19 @@
 """What becomes of complete units of a transfer that is received over lanes: written to their parts, hashed, told.
 
-One thread does it for one transfer. Each chunk gets its BLAKE3; each file that came whole its SHA-256, carried along as its
-chunks come in order, and behind them over those that came before their turn. A file of which another life of the transfer
-received a part has no such digest: who asked reads it back. Flushing, comparing and releasing are the node's.
+Two threads do it for one transfer, one after the other: the first writes and takes the BLAKE3 of each chunk, the second carries
+the SHA-256 of each file along as its chunks come in order, and behind them over those that came before their turn. One thread for
+both stood still for a third of its time, waiting for the loop's interpreter lock after each call. A file of which another life of
+the transfer received a part has no such digest: who asked reads it back. Flushing, comparing and releasing are the node's.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from hashlib import sha256
-from typing import Any, Final
+from queue import SimpleQueue
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from blake3 import blake3
@@ -38,12 +40,24 @@ class _Record:
         self.beyond: dict[int, int] = {}
 
 
+class _Written(NamedTuple):
+    """A chunk, or a piece of one, at ``offset`` of a file: the BLAKE3 of the chunk if it is whole, and the SHA-256 of the file if
+    the chunk is all of it."""
+
+    chunk: int
+    file: int
+    offset: int
+    data: memoryview
+    digest: bytes
+    record: bytes
+
+
 class LaneSink:
-    """Writes in a thread of its own.
+    """Writes and hashes in threads of its own.
 
     Args:
-        written: called, from the thread, with a unit whose buffer is free again and what is told of its chunks.
-        trouble: called, from the thread, when nothing can be written any more.
+        written: called, from a thread, with a unit whose buffer is free again and what is told of its chunks.
+        trouble: called, from a thread, when nothing can be written any more.
     """
 
     def __init__(
@@ -60,71 +74,78 @@ class LaneSink:
         self._trouble = trouble
         self._records: dict[int, _Record] = {}
         self._pieces: dict[int, set[int]] = {}
-        self._work: deque[Unit | None] = deque()
-        self._ready = threading.Semaphore(0)
-        self._thread = threading.Thread(target=self._run, name="sink", daemon=True)
-        self._thread.start()
+        self._to_write, self._to_follow = SimpleQueue[Unit | None](), SimpleQueue[tuple[Unit, list[_Written]] | None]()
+        self._threads = [
+            threading.Thread(target=self._write, name="write", daemon=True),
+            threading.Thread(target=self._tell, name="follow", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def put(self, unit: Unit) -> None:
         """A complete unit."""
-        self._work.append(unit)
-        self._ready.release()
+        self._to_write.put(unit)
 
     @property
     def backlog(self) -> int:
-        return len(self._work)
+        return self._to_write.qsize() + self._to_follow.qsize()
 
     def close(self) -> None:
         """Return when what was put is written."""
-        self._work.append(None)
-        self._ready.release()
-        self._thread.join()
+        self._to_write.put(None)
+        for thread in self._threads:
+            thread.join()
         self._quarantine.close()
 
-    def _run(self) -> None:
-        while True:
-            self._ready.acquire()
-            unit = self._work.popleft()
-            if unit is None:
-                return
-            try:
-                came = self._store(unit)
-            except LabxchangeError as error:
-                self._trouble(
-                    InputError(error.code, error.message, hint=error.hint) if isinstance(error, RefusedError) else error
-                )
-                return
-            self._written(unit, came)
+    def _write(self) -> None:
+        with self._troubled():
+            while (unit := self._to_write.get()) is not None:
+                self._to_follow.put((unit, self._store(unit)))
+        self._to_follow.put(None)
 
-    def _store(self, unit: Unit) -> list[Came]:
+    def _tell(self) -> None:
+        with self._troubled():
+            while (item := self._to_follow.get()) is not None:
+                unit, pieces = item
+                came = [(piece, piece.record or self._follow(piece)) for piece in pieces]
+                self._written(unit, [Came(piece.chunk, piece.digest, record) for piece, record in came if piece.digest])
+
+    @contextlib.contextmanager
+    def _troubled(self) -> Iterator[None]:
+        """What ends a thread is told."""
+        try:
+            yield
+        except LabxchangeError as error:
+            self._trouble(InputError(error.code, error.message, hint=error.hint) if isinstance(error, RefusedError) else error)
+
+    def _store(self, unit: Unit) -> list[_Written]:
         assert unit.buffer is not None
         first, last = unit.chunks
         if first == last:
-            return self._store_piece(first, unit.start, unit.buffer[: unit.length])
+            return [self._store_piece(first, unit.start, unit.buffer[: unit.length])]
         out = []
         for chunk in range(first, last + 1):
             place = self._line.chunk_at(chunk)
             begin = place.offset - unit.start
-            out += self._store_piece(chunk, place.offset, unit.buffer[begin : begin + place.length])
+            out.append(self._store_piece(chunk, place.offset, unit.buffer[begin : begin + place.length]))
         return out
 
-    def _store_piece(self, chunk: int, start: int, data: memoryview) -> list[Came]:
+    def _store_piece(self, chunk: int, start: int, data: memoryview) -> _Written:
         """A chunk, or a piece of one that is larger than a unit."""
         place = self._line.chunk_at(chunk)
         file_offset = place.file_offset + start - place.offset
         self._quarantine.write(place.file, file_offset, data)
-        size = int(self._line.size[place.file])
-        if len(data) == size:
-            return [Came(chunk, blake3(data).digest(), sha256(data).digest())]
-        record = self._follow(place.file, file_offset, data)
         if len(data) == place.length:
-            return [Came(chunk, blake3(data).digest(), record)]
+            digest = blake3(data).digest()
+            record: bytes = sha256(data).digest() if len(data) == int(self._line.size[place.file]) else b""
+            return _Written(chunk, place.file, file_offset, data, digest, record)
         pieces = self._pieces.setdefault(chunk, set())
         pieces.add(start)
-        if len(pieces) < -(-place.length // UNIT_BYTES):
-            return []
-        del self._pieces[chunk]
-        return [Came(chunk, self._read_back(place.file, place.file_offset, place.length), record)]
+        digest = b""
+        if len(pieces) == -(-place.length // UNIT_BYTES):
+            del self._pieces[chunk]
+            digest = self._read_back(place.file, place.file_offset, place.length)
+        return _Written(chunk, place.file, file_offset, data, digest, b"")
 
     def _read_back(self, file: int, offset: int, length: int) -> bytes:
         digest, view = blake3(), memoryview(bytearray(UNIT_BYTES))
@@ -134,8 +155,9 @@ class LaneSink:
             digest.update(part)
         return digest.digest()
 
-    def _follow(self, file: int, offset: int, data: memoryview) -> bytes:
+    def _follow(self, piece: _Written) -> bytes:
         """Carry the SHA-256 of a file on; its digest when that was the end of it."""
+        file, offset, data = piece.file, piece.offset, piece.data
         record = self._records.get(file)
         if record is None:
             if len(self._records) >= _OPEN_HASHES:

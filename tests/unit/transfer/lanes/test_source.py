@@ -14,11 +14,12 @@ import pytest
 
 from labxchange.dataset.listing import Line
 from labxchange.errors import UnavailableError
+from labxchange.files.reading import SourceReader
 from labxchange.files.scan import scan
 from labxchange.transfer.lanes.source import LaneSource
 from labxchange.wire.data.asked import Gone
 
-SIZES = [0, 1, 700, 1 << 20, 300_000, (2 << 20) + 5, 0, 40_000, 5]
+SIZES = [0, 1, 700, 1 << 20, 300_000, (4 << 20) + 5, 0, 40_000, 5]
 
 
 class Folder:
@@ -50,8 +51,17 @@ class Folder:
         return int(self.line.offset[file]), int(self.line.offset[file + 1])
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Folder]:
+@pytest.fixture(params=["in memory", "not in memory", "now and then"])
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[Folder]:
+    chance, read_at_once = random.Random(5), SourceReader.read_at_once
+
+    def read(reader: SourceReader, index: int, offset: int, view: memoryview) -> bool:
+        in_memory = {"in memory": True, "not in memory": False, "now and then": chance.random() < 0.5}[request.param]
+        if not in_memory:
+            view[:] = bytes(len(view))
+        return in_memory and read_at_once(reader, index, offset, view)
+
+    monkeypatch.setattr(SourceReader, "read_at_once", read)
     made = Folder(tmp_path)
     yield made
     made.source.close()
