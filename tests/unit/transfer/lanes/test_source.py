@@ -87,7 +87,7 @@ def test_any_ranges_with_bytes_from_before_between(folder: Folder, seed: int) ->
 
 
 def _grow(place: Path) -> None:
-    place.write_bytes(b"x" * ((2 << 20) + 6))
+    place.write_bytes(b"x" * (SIZES[5] + 1))
 
 
 def _rewrite(place: Path) -> None:
