@@ -481,7 +481,8 @@ def test_what_the_machines_hold_is_fixed() -> None:
         )
         give(world, 1, sealed, DIALLER)
     assert world.receiver.received_datagrams == 600
-    assert len(world.receiver._opener._places) <= 16
+    assert len(world.receiver._opener._outs) <= 16
+    assert len(sealer._cuts._known) <= len(SIZES)
     assert len(world.receiver._replies) <= 10
     assert world.receiver.next_event() == Up()
     assert BATCH_DATAGRAMS == 176
