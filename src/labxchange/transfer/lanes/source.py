@@ -23,6 +23,7 @@ from labxchange.wire.data.asked import Gone
 BLOCK_BYTES: Final = 1 << 20
 _AGAIN_BYTES: Final = 1 << 16
 _PATIENCE_MAX: Final = 64
+_SEVERAL: Final = 4
 
 
 class _Block:
@@ -69,7 +70,7 @@ class LaneSource:
                 return memoryview(b"")
             block = self._take(self._ahead.result())
             self._ahead = None
-            if self._by_thread:
+            if self._by_thread or not self._goes_on(block.end):
                 self._look_ahead(block.end)
             return self._of(block, offset, length)
         if block is None or offset in (block.end, self._expected):
@@ -115,6 +116,13 @@ class LaneSource:
         self._spare.append(block.buffer)
         self._by_thread = self._patience = min(2 * self._patience, _PATIENCE_MAX)
         return None
+
+    def _goes_on(self, offset: int) -> bool:
+        """Whether the file that was read up to there has several blocks more: one that begins has to be opened, by a thread."""
+        if offset >= self._line.bytes:
+            return False
+        file = self._line.file_of(offset)
+        return int(self._line.offset[file]) < offset <= int(self._line.offset[file + 1]) - _SEVERAL * BLOCK_BYTES
 
     def _look_ahead(self, start: int) -> None:
         self._ahead_start, self._ahead = start, None
