@@ -19,8 +19,8 @@ from labxchange.files.descriptors import Descriptors
 from labxchange.files.scan import Sources, open_source
 
 OPEN_FILES = 64
-_NO_WAIT = getattr(os, "RWF_NOWAIT", 0)
-"""Linux only; 0 elsewhere."""
+_NO_WAIT: int | None = getattr(os, "RWF_NOWAIT", None)
+"""Linux only."""
 
 _REASON_OF_CODE = {
     "file-missing": REMOVED,
@@ -39,7 +39,6 @@ class SourceReader:
         self._files = files
         self._open = Descriptors(OPEN_FILES)
         self._marks: dict[int, tuple[int, int, int]] = {}
-        self._flags: dict[int, int] = {}
         self._in_memory = _memory_devices()
 
     def read(self, index: int, offset: int, length: int) -> bytes:
@@ -71,11 +70,12 @@ class SourceReader:
     def read_at_once(self, index: int, offset: int, view: memoryview) -> bool:
         """``read_into``, if nothing has to be waited for: the file is open, and the system has these bytes in memory. False, and
         what is in ``view`` is worthless, where it must be read otherwise, or is not to be read any more."""
-        if index not in self._flags:
-            return False
         try:
             with self._open.use(index, _not_open) as descriptor:
-                count = os.preadv(descriptor, [view], offset, self._flags[index])
+                flags = 0 if os.fstat(descriptor).st_dev in self._in_memory else _NO_WAIT
+                if flags is None:
+                    return False
+                count = os.preadv(descriptor, [view], offset, flags)
                 return count == len(view) and _mark(os.fstat(descriptor)) == self._marks[index]
         except OSError:
             return False
@@ -99,8 +99,6 @@ class SourceReader:
         if self._marks.setdefault(index, _mark(info)) != _mark(info):
             os.close(descriptor)
             raise self._changed(index, CHANGED_WHILE_READ)
-        if info.st_dev in self._in_memory or _NO_WAIT:
-            self._flags[index] = 0 if info.st_dev in self._in_memory else _NO_WAIT
         return descriptor
 
     def _changed(self, index: int, reason: str) -> LabxchangeError:

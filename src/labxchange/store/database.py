@@ -15,7 +15,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from labxchange.errors import IntegrityError, LabxchangeError, UnavailableError
 _SLICE_PAGES = 256
 _PAUSE_S = 0.001
 """A backup copies this many pages at a time, and lets the node work in between."""
+_PRAGMAS = ("locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=FULL", "secure_delete=ON", "cache_size=-16000")
 _DISK_FULL = ("database or disk is full", "disk I/O error")
 
 
@@ -81,14 +82,10 @@ class Database:
         )
         event.listen(self._engine, "connect", _configure)
         event.listen(self._engine, "begin", _begin)
-        try:
-            with self._mapped():
-                self._open()
-        except BaseException:
-            if self._connection is not None:
-                self._connection.close()
-            self._engine.dispose()
-            raise
+        with ExitStack() as undo, self._mapped():
+            undo.callback(self._engine.dispose)
+            self._open()
+            undo.pop_all()
         holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": now_text}
         descriptor = os.open(self._lock, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
@@ -195,15 +192,14 @@ class Database:
 
 def _configure(raw: sqlite3.Connection, _record: object) -> None:
     raw.isolation_level = None
-    try:
-        for pragma in ("locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=FULL", "secure_delete=ON", "cache_size=-16000"):
-            raw.execute(f"PRAGMA {pragma}").fetchall()
-    except UnicodeDecodeError:  # a damaged schema: SQLite's message quotes it, and it is no text any more
-        raw.close()
-        raise sqlite3.DatabaseError("malformed database schema") from None
-    except BaseException:
-        raw.close()
-        raise
+    with ExitStack() as undo:
+        undo.callback(raw.close)
+        try:
+            for pragma in _PRAGMAS:
+                raw.execute(f"PRAGMA {pragma}").fetchall()
+        except UnicodeDecodeError:  # a damaged schema: SQLite's message quotes it, and it is no text any more
+            raise sqlite3.DatabaseError("malformed database schema") from None
+        undo.pop_all()
 
 
 def _begin(connection: Connection) -> None:

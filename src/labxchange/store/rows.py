@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 from typing import Any, TypeVar
 
@@ -21,14 +22,16 @@ def read(tx: Connection, table: Table, kind: type[R], *where: ColumnElement[bool
     query = _all(table, kind).where(*where)
     if order is not None:
         query = query.order_by(*order) if isinstance(order, tuple) else query.order_by(order)
-    names = kind.__struct_fields__
-    return [kind(**dict(zip(names, row, strict=True))) for row in tx.execute(query)]
+    return _made(kind, tx.execute(query))
 
 
 def read_by(tx: Connection, table: Table, kind: type[R], **values: Any) -> list[R]:
     """The rows that have these values in these columns."""
-    names = kind.__struct_fields__
-    return [kind(**dict(zip(names, row, strict=True))) for row in tx.execute(_by(table, kind, tuple(values)), values)]
+    return _made(kind, tx.execute(_by(table, kind, tuple(values)), values))
+
+
+def _made(kind: type[R], found: Iterable[Any]) -> list[R]:
+    return [kind(**dict(zip(kind.__struct_fields__, row, strict=True))) for row in found]
 
 
 @cache
