@@ -14,7 +14,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import partial
@@ -24,6 +23,7 @@ import msgspec
 
 from labxchange.errors import LabxchangeError
 from tests.bench import flow, payload
+from tests.bench.memory import Held
 from tests.bench.network import Network, socket_limits
 from tests.bench.nodes import ROOT, BenchNode, Moved, Stuck, fetch, meet, offer, rate_at_the_end
 from tests.bench.peers import Course, Peer
@@ -32,9 +32,7 @@ from tests.bench.rows import GIB, MIB, TUNED_BYTES, Bar, Row, Verdict, bound_s, 
 
 OURS = "labxchange"
 _SAMPLE_S = 0.25
-_AHEAD_BYTES, _GIVE_S = 256 * MIB, 0.05
 _CUT_S = 5.0
-_ZEROS = bytes(MIB)
 _LARGE_PAGES = "huge=within_size"
 """Of a tmpfs: as large as a file has use for."""
 
@@ -141,6 +139,7 @@ class Bench:
     def __init__(self, network: Network, *, account: Account, place: Path, window_s: float) -> None:
         self._network, self._account, self._place = network, account, place
         self._window_s = window_s
+        self._held = Held()
 
     def row(
         self, row: Row, *, peers: Sequence[Peer], controls: Sequence[str], repeat: int, told: Callable[[Run], None]
@@ -159,6 +158,7 @@ class Bench:
                         empty = msgspec.structs.replace(blank, what=peer.name, control=control)
                         runs.append(self._guarded(row, empty, partial(self._peer, peer, row, source), told))
         finally:
+            self._held.release()
             shutil.rmtree(source)
         return runs
 
@@ -202,14 +202,14 @@ class Bench:
         a, b = nodes
         with contextlib.ExitStack() as memory:
             if not row.known:  # later it would be hashed meanwhile
-                memory.enter_context(self._memory(row, blank.bytes))
+                memory.enter_context(self._memory(row))
             async with sampling(sides, whole=bool(row.bar.seconds)) as begin:
                 began = time.monotonic()
                 shared = payload.shared(row, source)
                 offers = [await offer(a, b, item, title=str(number), known=row.known) for number, item in enumerate(shared)]
                 listed_s = time.monotonic() - began
                 if row.known:
-                    memory.enter_context(self._memory(row, blank.bytes))
+                    memory.enter_context(self._memory(row))
                 busy_before, began = begin(), time.monotonic()
                 beside = self._beside(row, sides["beside"]) if row.kind == "flow" else None
                 window_s = row.duration_s or max(self._window_s, 2 * patience_s(row, blank.bytes))
@@ -231,26 +231,8 @@ class Bench:
             run = msgspec.structs.replace(run, intact=intact, error="" if intact else "the bytes differ")
         return run
 
-    @contextlib.contextmanager
-    def _memory(self, row: Row, count_bytes: int) -> Iterator[None]:
-        """Hold as much memory as the run writes, and give it back as it is written. A machine that lends its free memory back to
-        a host within seconds takes some 2 s a GiB to have it again, which on a path without a limit is measured in place of the
-        transfer."""
-        if row.path.rate_mbit:
-            yield
-            return
-        place, over = self._place / "memory", threading.Event()
-        with place.open("wb") as file:
-            for _ in range(count_bytes // MIB):
-                file.write(_ZEROS)
-        thread = threading.Thread(target=_give_back, args=(place, over), daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join()
-            place.unlink()
+    def _memory(self, row: Row) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext() if row.path.rate_mbit else self._held.at_hand()
 
     def _beside(self, row: Row, side: Side) -> Path:
         """Start the other flow; its sink writes into the file that is returned, at the end, how much came."""
@@ -283,7 +265,7 @@ class Bench:
         place.chmod(0o755)
         try:
             course = Course(peer, row, source, place=place, network=self._network)
-            with self._memory(row, blank.bytes):
+            with self._memory(row):
                 outcome = course.run(sides, window_s=self._window_s)
             run = self._used(blank, sides, done=outcome.done_bytes(blank.bytes), watched_s=outcome.seconds, busy_s=outcome.busy_s)
             seconds = outcome.seconds
@@ -319,19 +301,6 @@ class Bench:
             busy=round(busy_s / cores, 3),
             other=round(max(busy_s - sum(spent.values()), 0) / cores, 3),
         )
-
-
-def _give_back(place: Path, over: threading.Event) -> None:
-    """Shorten a file on a tmpfs by what others write there, with ``_AHEAD_BYTES`` to spare."""
-
-    def used() -> int:
-        state = os.statvfs(place.parent)
-        return (state.f_blocks - state.f_bfree) * state.f_frsize
-
-    size, most = place.stat().st_size, used() - _AHEAD_BYTES
-    while size and not over.wait(_GIVE_S):
-        size -= min(size, max(used() - most, 0))
-        os.truncate(place, size)
 
 
 @contextlib.asynccontextmanager

@@ -11,7 +11,7 @@ from typing import Literal
 
 import msgspec
 
-from labxchange.net.sockets import BUFFER_BYTES
+from labxchange.net.lane_socket import BUFFER_BYTES
 
 MIB = 1 << 20
 GIB = 1 << 30

@@ -38,7 +38,8 @@ SEND_BYTES_MAX = 65_507
 """Of one system call: what fits into one IPv4 datagram, and the joined one has to look like one (RFC 768, RFC 791)."""
 SEGMENTS_MAX = 64
 """UDP_MAX_SEGMENTS of the kernels before 6.8 (include/linux/udp.h), which is 128 since."""
-BUFFER_BYTES = 8 << 20
+BUFFER_BYTES = 16 << 20
+"""Twice what a sender leaves under way beyond the path: a receiver that is busy finds it there, and nothing is dropped."""
 
 Sockaddr = tuple[str, int] | tuple[str, int, int, int]
 """As Python's sockets give and take it; an IPv6 one keeps its scope. To be sent back to as it came."""

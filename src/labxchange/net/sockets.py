@@ -18,7 +18,7 @@ from labxchange.net.network import Datagrams, Listening, OnBatch, UdpAddress
 from labxchange.net.port_group import open_group
 
 BATCH_DATAGRAMS = 64
-BUFFER_BYTES = 4 << 20
+_BUFFER_BYTES = 4 << 20
 _QUEUE_DATAGRAMS = 1024
 
 
@@ -26,7 +26,7 @@ class SocketPort:
     """One UDP socket; see ``network.UdpPort``."""
 
     def __init__(self, sock: socket.socket, on_batch: OnBatch) -> None:
-        self._socket = LaneSocket(sock, buffer_bytes=BUFFER_BYTES)
+        self._socket = LaneSocket(sock, buffer_bytes=_BUFFER_BYTES)
         self._on_batch = on_batch
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[tuple[bytes, UdpAddress]] = deque()

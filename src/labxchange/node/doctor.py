@@ -16,7 +16,7 @@ from labxchange.dataset.names import escape
 from labxchange.errors import LabxchangeError, PeerError, RefusedError
 from labxchange.identity.card import parse_card
 from labxchange.identity.statement import parse
-from labxchange.net.sockets import BUFFER_BYTES
+from labxchange.net.lane_socket import BUFFER_BYTES
 from labxchange.node.addresses import own_address, with_port
 from labxchange.node.clock import utc_text, wall_ms
 from labxchange.node.values import Diagnosis

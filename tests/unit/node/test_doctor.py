@@ -110,7 +110,7 @@ def test_udp_buffers(tmp_path: Path) -> None:
     (tmp_path / "wmem_max").write_text("67108864\n")
     (small,) = doctor._buffers(tmp_path)
     assert small.state == "warning"
-    assert "sysctl -w net.core.rmem_max=4194304`" in small.hint
+    assert "sysctl -w net.core.rmem_max=16777216`" in small.hint
     (tmp_path / "rmem_max").write_text("67108864\n")
     assert [item.state for item in doctor._buffers(tmp_path)] == ["ok"]
     assert [item.state for item in doctor._buffers(tmp_path / "none")] == ["ok"]

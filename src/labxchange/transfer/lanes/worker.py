@@ -46,7 +46,7 @@ from labxchange.wire.data.sender import Sender
 REPORT_S: Final = 0.05
 STATS_S: Final = 0.2
 _BATCHES_A_TURN: Final = 16
-_ROWS_A_TURN: Final = 8
+_ROWS_A_TURN: Final = 4
 _CONTROL_BYTES: Final = 1 << 20
 _GATHER: Final = ((32, 0.001), (96, 0.0007))
 """A turn for each datagram costs more than the datagram: after fewer came than the first of these, the next ones may gather for

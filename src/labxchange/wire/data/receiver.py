@@ -1,7 +1,7 @@
 """The receiving end of a lane: datagrams into the assembly, reports back.
 
 A report goes out when enough came for one: after a sixteenth of a round trip, at least 4 ms and at most 20, twice as long where
-fewer than 32 packets came, or 1,000 packets. It names the last packets over and over, so that eight reports in a row must be lost
+fewer than 32 packets came, or 2 MiB. It names the last packets over and over, so that eight reports in a row must be lost
 before one is not told of. When nothing comes after it, it goes out again, less and less often: it may be lost, and be the first
 from a new address of this end. What was not asked for is dropped. Taking complete units out of the assembly is the worker's.
 """
@@ -23,7 +23,7 @@ from labxchange.wire.data.status import MAP_BYTES_MAX, encode
 
 REPORT_MIN_S: Final = 0.004
 REPORT_MAX_S: Final = 0.02
-REPORT_PACKETS: Final = 1000
+REPORT_BYTES: Final = 2 << 20
 FEW_PACKETS: Final = 32
 AGAIN_FIRST_S: Final = 0.25
 SILENCE_MAX_S: Final = 20.0
@@ -86,7 +86,7 @@ class Receiver(Lane):
         self.largest = max(self.largest, opened.room + OVERHEAD_BYTES)
         self._unreported += len(opened.rows)
         wait_s = self._interval_s if self._unreported >= FEW_PACKETS else 2 * self._interval_s
-        due = 0.0 if self._unreported >= REPORT_PACKETS else self._reported_at + wait_s
+        due = 0.0 if self._unreported * self.largest >= REPORT_BYTES else self._reported_at + wait_s
         self._report_at = min(self._report_at, max(now, due))
         self._again_s = AGAIN_FIRST_S
 

@@ -30,15 +30,15 @@ FASTEST_BYTES_S: Final = 250e6
 SLOW_QUANTUM_S, SLOW_DATAGRAMS = 0.002, 16
 """So much of the rate goes out at once: the first, of what fits into one system call, and from 2 Gbit/s on; the second where that
 is more than a call; the last, up to so many datagrams, where the first is less."""
-BURST_S: Final = 0.003
+BURST_S, REPORTS_BYTES = 0.003, 4 << 20
+"""The most under way merely because reports come at intervals: a receiver's buffers hold no more."""
 AHEAD_S: Final = 0.0005
 """What is due so soon goes out now: where there are many lanes, each turn of the loop then serves several of them."""
 SILENCE_MAX_S: Final = 15.0
 _PROBE_TRIES: Final = 8
 SKIP_EVERY: Final = 1000
 """Of so many numbers one on average is left out."""
-_RTO_MIN_S: Final = 0.05
-_RTO_MAX_S: Final = 2.0
+TAIL_MIN_S, _RTO_MIN_S, _RTO_MAX_S = 0.02, 0.05, 2.0
 _READ_AGAIN_S: Final = 0.0005
 ECHOES: Final = 2
 ECHO_ROUND_TRIPS: Final = 0.25
@@ -211,8 +211,8 @@ class Sender(Lane):
         self._tail_at = now + self._tail_s() / 4
 
     def _tail_s(self) -> float:
-        """After so long a packet ought to have been reported."""
-        return LATE_ROUND_TRIPS * self.recovery.srtt_s + 2 * self._report_gap_s + self.recovery.patience_s
+        """After so long a packet ought to have been reported, even by a machine with more work than cores."""
+        return max(LATE_ROUND_TRIPS * self.recovery.srtt_s + 2 * self._report_gap_s + self.recovery.patience_s, TAIL_MIN_S)
 
     def next_timer(self) -> float:
         """When to call ``poll_transmit`` or ``on_timer`` again; in the past: at once."""
@@ -278,7 +278,7 @@ class Sender(Lane):
 
     def _window(self) -> float:
         """The controller's, and what is under way merely because reports come at intervals."""
-        return self.controller.window_bytes + self.controller.rate_bytes_s * (self._report_gap_s + BURST_S)
+        return self.controller.window_bytes + min(self.controller.rate_bytes_s * (self._report_gap_s + BURST_S), REPORTS_BYTES)
 
     def _can_send(self) -> bool:
         """Something is to be sent, and only time stands before it."""

@@ -24,7 +24,7 @@ from enum import Enum
 
 from labxchange.wire.data.congestion import Feedback
 from labxchange.wire.data.congestion.look import LOOK_GAIN, Look, Verdict
-from labxchange.wire.data.congestion.path import BEHIND_BYTES, LOSS_MAX, RTT_MEMORY_S, Path, Round
+from labxchange.wire.data.congestion.path import BEHIND_BYTES, LOSS_MAX, ROUND_MIN_S, RTT_MEMORY_S, Path, Round
 from labxchange.wire.data.congestion.start import START_BYTES, Start
 
 DATAGRAM_BYTES = 1_200
@@ -57,6 +57,9 @@ PROPORTIONAL, INTEGRAL = 0.5, 0.1
 
 STEADY_MAX, STEADY_MIN, INTEGRAL_MAX = 1.05, 0.75, 0.02
 """Within these bounds, a round trip."""
+
+LEAD = 1.1
+"""On a short way without a queue it was the receiver that was busy: the pace leads what arrives by so much."""
 
 ROUNDS_A_CYCLE, ROUNDS_VARY = 6, 5
 """From one push to the next: six to ten rounds."""
@@ -246,10 +249,8 @@ class Fair:
             self._settling -= 1
             self._mode = _Mode.SETTLE if self._settling else _Mode.QUIET
         elif self._mode is not _Mode.DRAIN:
-            gain = self._gain
             self._judge_queue(ended, queue_s)
-            self._gain = self._next_gain(ended, queue_s, now)
-            self._gain_before = gain
+            self._gain_before, self._gain = self._gain, self._next_gain(ended, queue_s, now)
 
     def _drain(self) -> None:
         self._mode, self._drain_round = _Mode.DRAIN, self._path.rounds
@@ -309,7 +310,9 @@ class Fair:
             error -= EXCESS * path.excess
         error = max(min(error, 0.5), -0.5)
         more = 0.0 if ended.limited else INTEGRAL_MAX
-        self._pace = min(self._pace * (1.0 + min(INTEGRAL * error, more)), max(1.1 * self._carried, self._pace * (1 - INTEGRAL)))
+        self._pace = min(self._pace * (1.0 + min(INTEGRAL * error, more)), max(LEAD * self._carried, self._pace * (1 - INTEGRAL)))
+        if span_s <= ROUND_MIN_S and seen_s < self._aim_s / 2 and path.excess < LOSS_MARGIN and not ended.limited:
+            self._pace = max(self._pace, LEAD * min(self._carried, self._pace))
         steady = min(max(1.0 + PROPORTIONAL * error, STEADY_MIN), STEADY_MAX)
         if queue_s > 2 * self._aim_s or ended.limited:
             self._round_of_cycle = max(self._round_of_cycle, 2)

@@ -26,9 +26,9 @@ JITTER_REPORTS = 16
 JITTER_OF_THREE = 0.75
 """The shortest of three is about so much of the jitter above the least, when all are equally likely within bounds."""
 
-BEHIND_BYTES = 8 << 20
+BEHIND_BYTES = 4 << 20
 """So much may be in flight beyond the round trip, while a receiver is late with its reports. When it is late because it is busy,
-no more fits into its buffers."""
+no more than twice that fits into its buffers."""
 
 LOSS_MAX = 0.06
 """What is made up for at most: lanes that all made up for what they cause themselves would cause ever more."""
