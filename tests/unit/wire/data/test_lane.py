@@ -10,10 +10,10 @@ import pytest
 from labxchange.wire.data import lane as lane_module
 from labxchange.wire.data.asked import Gone
 from labxchange.wire.data.assembly import Assembly
-from labxchange.wire.data.datagram import Kind, Sealer
+from labxchange.wire.data.datagram import BATCH_BYTES, OVERHEAD_BYTES, Kind, Sealer, batch_rows
 from labxchange.wire.data.lane import NEVER, Batch, Failed, Up, Worn
-from labxchange.wire.data.receiver import Receiver
-from labxchange.wire.data.sender import Sender
+from labxchange.wire.data.receiver import REPORT_BYTES, Receiver
+from labxchange.wire.data.sender import REPORTS_BYTES, Sender
 from tests.support.lanes import DIALLER, LISTENER, Steady, Weather, World, lane_keys
 
 DATA = random.Random(8).randbytes(300_000)
@@ -244,3 +244,28 @@ def test_files_that_are_gone_are_told_with_their_request() -> None:
     told = {event.request: event.gone for event in world._events(lane_module.Asked)}
     assert told == {7: ((40_000, 60_000),), 8: ((40_000, 60_000),), 9: ((40_000, 60_000),)}
     assert LISTENER in world.dialler.sent_to
+
+
+def test_no_more_is_under_way_than_a_receiver_holds_however_rare_its_reports() -> None:
+    data = random.Random(9).randbytes(24 << 20)
+    world = World("window", data, Weather(delay_s=0.02), controller=Steady(rate_bytes_s=2e9, window_bytes=1 << 20))
+    ranges, most = [(0, len(data))], 0
+    world.ask(0, ranges)
+    while not world.is_done(ranges):
+        world.step()
+        most = max(most, world.sender.recovery.in_flight_bytes)
+    assert (1 << 20) < most <= (1 << 20) + REPORTS_BYTES + BATCH_BYTES
+
+
+def test_a_report_goes_out_after_two_mebibytes_however_large_the_datagrams() -> None:
+    machine, sealer = receiver(dials=True), Sealer(lane_keys()[1].write, slot=1)
+    number, size, reports = 0, 8_972, []
+    payload = memoryview(bytes(batch_rows(size) * (size - OVERHEAD_BYTES)))
+    for turn in range(9):
+        now = 0.1 + turn * 0.0001  # far less than the interval in all
+        sealed = bytes(sealer.seal(payload, kind=Kind.DATA, number=number, offset=number * (size - OVERHEAD_BYTES), size=size))
+        give(machine, [(sealed, size)], now)
+        number += batch_rows(size)
+        reports.append(any(data[1] == Kind.STATUS for data, _ in drained(machine, now)))
+    between = -(-REPORT_BYTES // (batch_rows(size) * size))
+    assert [turn for turn, told in enumerate(reports) if told] == [0, between]

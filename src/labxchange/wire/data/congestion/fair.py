@@ -58,8 +58,9 @@ PROPORTIONAL, INTEGRAL = 0.5, 0.1
 STEADY_MAX, STEADY_MIN, INTEGRAL_MAX = 1.05, 0.75, 0.02
 """Within these bounds, a round trip."""
 
-LEAD = 1.1
-"""On a short way without a queue it was the receiver that was busy: the pace leads what arrives by so much."""
+LEAD, LEAD_BYTES_S = 1.1, 250e6
+"""The pace leads what arrives by no more; on a short way, faster than 2 Gbit/s and without a queue, by as much within a round:
+it was the receiver that was busy."""
 
 ROUNDS_A_CYCLE, ROUNDS_VARY = 6, 5
 """From one push to the next: six to ten rounds."""
@@ -311,12 +312,12 @@ class Fair:
         error = max(min(error, 0.5), -0.5)
         more = 0.0 if ended.limited else INTEGRAL_MAX
         self._pace = min(self._pace * (1.0 + min(INTEGRAL * error, more)), max(LEAD * self._carried, self._pace * (1 - INTEGRAL)))
-        if span_s <= ROUND_MIN_S and seen_s < self._aim_s / 2 and path.excess < LOSS_MARGIN and not ended.limited:
-            self._pace = max(self._pace, LEAD * min(self._carried, self._pace))
         steady = min(max(1.0 + PROPORTIONAL * error, STEADY_MIN), STEADY_MAX)
         if queue_s > 2 * self._aim_s or ended.limited:
             self._round_of_cycle = max(self._round_of_cycle, 2)
             return steady
+        if span_s <= ROUND_MIN_S and self._pace > LEAD_BYTES_S and seen_s < self._aim_s / 2 and path.excess < LOSS_MARGIN:
+            self._pace = max(self._pace, LEAD * min(self._carried, self._pace))
         if self._round_of_cycle == 0:
             return self._begin_push(
                 ended, min(PUSH, (min(span_s / 4, PUSH_QUEUE_S, (self._shallow_s or 1.0) / 2) - queue_s) / span_s)
