@@ -31,7 +31,7 @@ SLOW_QUANTUM_S, SLOW_DATAGRAMS = 0.002, 16
 """So much of the rate goes out at once: the first, of what fits into one system call, and from 2 Gbit/s on; the second where that
 is more than a call; the last, up to so many datagrams, where the first is less."""
 BURST_S, REPORTS_BYTES = 0.003, 4 << 20
-"""The most under way merely because reports come at intervals: a receiver's buffers hold no more."""
+"""So late a batch is made up for; the most under way merely because reports come at intervals, as a receiver holds no more."""
 AHEAD_S: Final = 0.0005
 """What is due so soon goes out now: where there are many lanes, each turn of the loop then serves several of them."""
 SILENCE_MAX_S: Final = 15.0
