@@ -202,14 +202,14 @@ class Bench:
         a, b = nodes
         with contextlib.ExitStack() as memory:
             if not row.known:  # later it would be hashed meanwhile
-                memory.enter_context(self._memory(row))
+                memory.enter_context(self._held.at_hand())
             async with sampling(sides, whole=bool(row.bar.seconds)) as begin:
                 began = time.monotonic()
                 shared = payload.shared(row, source)
                 offers = [await offer(a, b, item, title=str(number), known=row.known) for number, item in enumerate(shared)]
                 listed_s = time.monotonic() - began
                 if row.known:
-                    memory.enter_context(self._memory(row))
+                    memory.enter_context(self._held.at_hand())
                 busy_before, began = begin(), time.monotonic()
                 beside = self._beside(row, sides["beside"]) if row.kind == "flow" else None
                 window_s = row.duration_s or max(self._window_s, 2 * patience_s(row, blank.bytes))
@@ -230,9 +230,6 @@ class Bench:
             intact = all(payload.same(item, _where(item, Path(one.destination))) for item, one in pairs)
             run = msgspec.structs.replace(run, intact=intact, error="" if intact else "the bytes differ")
         return run
-
-    def _memory(self, row: Row) -> contextlib.AbstractContextManager[None]:
-        return contextlib.nullcontext() if row.path.rate_mbit else self._held.at_hand()
 
     def _beside(self, row: Row, side: Side) -> Path:
         """Start the other flow; its sink writes into the file that is returned, at the end, how much came."""
@@ -265,7 +262,7 @@ class Bench:
         place.chmod(0o755)
         try:
             course = Course(peer, row, source, place=place, network=self._network)
-            with self._memory(row):
+            with self._held.at_hand():
                 outcome = course.run(sides, window_s=self._window_s)
             run = self._used(blank, sides, done=outcome.done_bytes(blank.bytes), watched_s=outcome.seconds, busy_s=outcome.busy_s)
             seconds = outcome.seconds

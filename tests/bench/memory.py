@@ -1,4 +1,4 @@
-"""Memory that is at hand while a path without a limit is measured.
+"""Memory that is at hand while something is measured.
 
 A machine that lends its free memory to a host, as many virtual ones do within seconds, takes 1 to 2 s of its processor's time for
 each GiB to have it back, which would be measured in place of the transfer. So all that is free is held, and given back as others

@@ -104,7 +104,7 @@ def test_lanes_that_nobody_answers_fall_back_and_the_trail_says_so(tmp_path: Pat
     tell(tmp_path, story)
 
 
-@pytest.mark.parametrize("whose", ["sender", "recipient"])
+@pytest.mark.parametrize("whose", ["sender", "recipient", "recipient's writer"])
 def test_a_worker_that_is_killed_costs_nothing_but_time(tmp_path: Path, whose: str) -> None:
     async def story(ada: Node, bo: Node, place: Path) -> None:
         files = tree(place / "data", large=200 * MIB, small=5)
@@ -121,7 +121,9 @@ def test_a_worker_that_is_killed_costs_nothing_but_time(tmp_path: Path, whose: s
         assert busy
         for pid in busy:
             assert pid is not None
-            os.kill(pid, signal.SIGKILL)
+            children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+            assert bool(children) == (whose != "sender"), "who only sends has no writer"
+            os.kill(int(children[0]) if whose == "recipient's writer" else pid, signal.SIGKILL)
         done = await ended(bo, info.transfer, timeout_s=90)
         assert done.state == "completed"
         assert check_released(Path(done.destination), files) == len(files)

@@ -1,4 +1,4 @@
-"""What a node and its lane workers say to each other, over a pair of sockets that nobody else has.
+"""What a node and its lane workers say to each other, and a worker and its writer, over pairs of sockets that nobody else has.
 
 Each message is a u32 length and msgpack; both sides are the same software, so a message that does not parse is a defect and
 raises. Keys go this way and no other. Ranges are bytes [start, end) of the line of a listing.
@@ -186,10 +186,29 @@ class LaneStats(LaneMessage, frozen=True, kw_only=True, tag=19):
     limit: str
 
 
+# --- worker to its writer, and back -----------------------------------------------------------------------------------
+class Store(LaneMessage, frozen=True, kw_only=True, tag=21):
+    """Write the unit from ``start`` of the line on, which lies in a slot, or, when that is None, in ``data``."""
+
+    start: int
+    length: int
+    chunks: tuple[int, int]
+    slot: int | None
+    data: bytes
+
+
+class Stored(LaneMessage, frozen=True, kw_only=True, tag=22):
+    """The next unit is written, and with it these chunks are whole."""
+
+    chunks: list[Came]
+
+
 News = LaneUp | LaneOver | LaneWorn | LaneMoved | Sent | Chunks | Trouble | JobClosed | LaneStats
 
 _orders = msgspec.msgpack.Decoder(Order)
 _news = msgspec.msgpack.Decoder(News)
+_store = msgspec.msgpack.Decoder(Contents | Store)
+_stored = msgspec.msgpack.Decoder(Stored | Trouble)
 
 
 def encode(message: LaneMessage) -> bytes:
@@ -227,3 +246,13 @@ def decode_order(data: bytes) -> Order:
 def decode_news(data: bytes) -> News:
     news: News = _news.decode(data)
     return news
+
+
+def decode_store(data: bytes) -> Contents | Store:
+    message: Contents | Store = _store.decode(data)
+    return message
+
+
+def decode_stored(data: bytes) -> Stored | Trouble:
+    message: Stored | Trouble = _stored.decode(data)
+    return message

@@ -1,186 +1,151 @@
-"""What becomes of complete units of a transfer that is received over lanes: written to their parts, hashed, told.
+"""Where complete units of a transfer that is received over lanes go: to the writer, a process of its own.
 
-Two threads do it for one transfer, one after the other: the first writes and takes the BLAKE3 of each chunk, the second carries
-the SHA-256 of each file along as its chunks come in order, and behind them over those that came before their turn. One thread for
-both stood still for a third of its time, waiting for the loop's interpreter lock after each call. A file of which another life of
-the transfer received a part has no such digest: who asked reads it back. Flushing, comparing and releasing are the node's.
+A worker has one writer, which the first such transfer starts; each transfer has a socket to it and memory that both see. Units
+are written in the order in which they are put, and told of in that order. The loop of a worker shares its interpreter with no
+thread that writes or hashes: each would take it from the loop a thousand times a second, and stand still until the loop gives it
+back. A writer lives no longer than its worker, a worker no longer than its writer.
 """
 
 from __future__ import annotations
 
 import contextlib
-import threading
-from collections.abc import Callable, Iterator
-from hashlib import sha256
-from queue import SimpleQueue
-from typing import Any, Final, NamedTuple
+import selectors
+import socket
+import subprocess
+import sys
+from collections import deque
+from typing import Final
 
 import numpy as np
-from blake3 import blake3
 from numpy.typing import NDArray
 
 from labxchange.dataset.listing import Line
-from labxchange.errors import InputError, LabxchangeError, RefusedError
-from labxchange.files.quarantine import Quarantine
-from labxchange.transfer.lanes.messages import Came
+from labxchange.transfer.lanes import messages
+from labxchange.transfer.lanes.slots import Slots
 from labxchange.wire.data.assembly import UNIT_BYTES, Unit
 
-_READ_BYTES: Final = 1 << 20
-_OPEN_HASHES: Final = 64
+_READ_BYTES: Final = 1 << 16
 
 
-class _Record:
-    """The SHA-256 of a file as far as it goes, and the pieces that are written beyond: start -> end."""
+class Writer:
+    """The writer of a worker, seen from there.
 
-    __slots__ = ("beyond", "hasher", "position")
+    Args:
+        node: the worker's socket to the node, which the writer keeps open and does not use.
+        selector: says, with None, that the writer ended.
+    """
 
-    def __init__(self) -> None:
-        self.hasher: Any = sha256()
-        self.position = 0
-        self.beyond: dict[int, int] = {}
+    def __init__(self, node: socket.socket, selector: selectors.BaseSelector) -> None:
+        self._node = node
+        self._selector = selector
+        self._process: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
 
+    def warm(self) -> None:
+        """Start the process unless it runs."""
+        if self._process is not None:
+            return
+        self._control, theirs = socket.socketpair()
+        handed = (theirs.fileno(), self._node.fileno())
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "labxchange.transfer.lanes.writer", *map(str, handed)],
+                stdin=subprocess.DEVNULL,
+                cwd="/",
+                pass_fds=handed,
+            )
+        self._selector.register(self._control, selectors.EVENT_READ)
 
-class _Written(NamedTuple):
-    """A chunk, or a piece of one, at ``offset`` of a file: the BLAKE3 of the chunk if it is whole, and the SHA-256 of the file if
-    the chunk is all of it."""
+    def hand_over(self, job: socket.socket, slots: Slots) -> None:
+        """The writer's end of the socket of a transfer, and the memory of its units."""
+        self.warm()
+        assert self._control is not None
+        memory = [slots.descriptor] if slots.descriptor is not None else []
+        socket.send_fds(self._control, [b"j"], [job.fileno(), *memory])
 
-    chunk: int
-    file: int
-    offset: int
-    data: memoryview
-    digest: bytes
-    record: bytes
+    def kill(self) -> None:
+        """Whatever it does."""
+        if self._process is not None:
+            self._process.kill()
 
 
 class LaneSink:
-    """Writes and hashes in threads of its own.
+    """One transfer's way to the writer; ``selector`` says when there is something to ``take``, or room for what waits.
 
     Args:
-        written: called, from a thread, with a unit whose buffer is free again and what is told of its chunks.
-        trouble: called, from a thread, when nothing can be written any more.
+        contents: what is received, and where to.
+        slots: where units lie that are put with a slot.
+        data: what the selector is given with the socket.
     """
 
     def __init__(
-        self,
-        quarantine: Quarantine,
-        line: Line,
-        *,
-        written: Callable[[Unit, list[Came]], None],
-        trouble: Callable[[LabxchangeError], None],
+        self, writer: Writer, contents: messages.Contents, slots: Slots, *, selector: selectors.BaseSelector, data: object
     ) -> None:
-        self._quarantine = quarantine
-        self._line = line
-        self._written = written
-        self._trouble = trouble
-        self._records: dict[int, _Record] = {}
-        self._pieces: dict[int, set[int]] = {}
-        self._to_write, self._to_follow = SimpleQueue[Unit | None](), SimpleQueue[tuple[Unit, list[_Written]] | None]()
-        self._threads = [
-            threading.Thread(target=self._write, name="write", daemon=True),
-            threading.Thread(target=self._tell, name="follow", daemon=True),
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._socket, theirs = socket.socketpair()
+        with theirs:
+            writer.hand_over(theirs, slots)
+        self._socket.setblocking(False)
+        self._selector = selector
+        self._key = selector.register(self._socket, selectors.EVENT_READ, data)
+        self._outgoing = bytearray()
+        self._inbox = messages.Inbox()
+        self._waiting: deque[Unit] = deque()
+        self._ending = False
+        self.is_over = False
+        """The writer does nothing more for it: as asked, or since it ended."""
+        self._say(contents)
 
     def put(self, unit: Unit) -> None:
-        """A complete unit."""
-        self._to_write.put(unit)
+        """A complete unit; what it is in must stay as it is until ``take`` returns it."""
+        assert unit.buffer is not None
+        data = bytes(unit.buffer[: unit.length]) if unit.slot is None else b""
+        self._waiting.append(unit)
+        self._say(messages.Store(start=unit.start, length=unit.length, chunks=unit.chunks, slot=unit.slot, data=data))
 
     @property
     def backlog(self) -> int:
-        return self._to_write.qsize() + self._to_follow.qsize()
+        """Units that are not written."""
+        return len(self._waiting)
+
+    def take(self) -> list[tuple[Unit, list[messages.Came]] | messages.Trouble]:
+        """The units that were written since the last call, with what is told of their chunks; or that nothing can be written."""
+        self._flush()
+        try:
+            data = self._socket.recv(_READ_BYTES)
+        except BlockingIOError:
+            return []
+        except OSError:
+            data = b""
+        if not data:
+            self.is_over = True
+        news = map(messages.decode_stored, self._inbox.add(data))
+        return [item if isinstance(item, messages.Trouble) else (self._waiting.popleft(), item.chunks) for item in news]
+
+    def end(self) -> None:
+        """Nothing more is put; ``is_over`` when all of it is written."""
+        self._ending = True
+        self._flush()
 
     def close(self) -> None:
-        """Return when what was put is written."""
-        self._to_write.put(None)
-        for thread in self._threads:
-            thread.join()
-        self._quarantine.close()
+        """When it is over."""
+        self._selector.unregister(self._socket)
+        self._socket.close()
 
-    def _write(self) -> None:
-        with self._troubled():
-            while (unit := self._to_write.get()) is not None:
-                self._to_follow.put((unit, self._store(unit)))
-        self._to_follow.put(None)
+    def _say(self, message: messages.LaneMessage) -> None:
+        self._outgoing += messages.encode(message)
+        self._flush()
 
-    def _tell(self) -> None:
-        with self._troubled():
-            while (item := self._to_follow.get()) is not None:
-                unit, pieces = item
-                came = [(piece, piece.record or self._follow(piece)) for piece in pieces]
-                self._written(unit, [Came(piece.chunk, piece.digest, record) for piece, record in came if piece.digest])
-
-    @contextlib.contextmanager
-    def _troubled(self) -> Iterator[None]:
-        """What ends a thread is told."""
-        try:
-            yield
-        except LabxchangeError as error:
-            self._trouble(InputError(error.code, error.message, hint=error.hint) if isinstance(error, RefusedError) else error)
-
-    def _store(self, unit: Unit) -> list[_Written]:
-        assert unit.buffer is not None
-        first, last = unit.chunks
-        if first == last:
-            return [self._store_piece(first, unit.start, unit.buffer[: unit.length])]
-        out = []
-        for chunk in range(first, last + 1):
-            place = self._line.chunk_at(chunk)
-            begin = place.offset - unit.start
-            out.append(self._store_piece(chunk, place.offset, unit.buffer[begin : begin + place.length]))
-        return out
-
-    def _store_piece(self, chunk: int, start: int, data: memoryview) -> _Written:
-        """A chunk, or a piece of one that is larger than a unit."""
-        place = self._line.chunk_at(chunk)
-        file_offset = place.file_offset + start - place.offset
-        self._quarantine.write(place.file, file_offset, data)
-        if len(data) == place.length:
-            digest = blake3(data).digest()
-            record: bytes = sha256(data).digest() if len(data) == int(self._line.size[place.file]) else b""
-            return _Written(chunk, place.file, file_offset, data, digest, record)
-        pieces = self._pieces.setdefault(chunk, set())
-        pieces.add(start)
-        digest = b""
-        if len(pieces) == -(-place.length // UNIT_BYTES):
-            del self._pieces[chunk]
-            digest = self._read_back(place.file, place.file_offset, place.length)
-        return _Written(chunk, place.file, file_offset, data, digest, b"")
-
-    def _read_back(self, file: int, offset: int, length: int) -> bytes:
-        digest, view = blake3(), memoryview(bytearray(UNIT_BYTES))
-        for start in range(0, length, UNIT_BYTES):
-            part = view[: min(UNIT_BYTES, length - start)]
-            self._quarantine.read_into(file, offset + start, part)
-            digest.update(part)
-        return digest.digest()
-
-    def _follow(self, piece: _Written) -> bytes:
-        """Carry the SHA-256 of a file on; its digest when that was the end of it."""
-        file, offset, data = piece.file, piece.offset, piece.data
-        record = self._records.get(file)
-        if record is None:
-            if len(self._records) >= _OPEN_HASHES:
-                del self._records[next(iter(self._records))]
-            record = self._records[file] = _Record()
-        if offset != record.position:
-            if offset > record.position:
-                record.beyond[offset] = offset + len(data)
-            return b""
-        record.hasher.update(data)
-        record.position += len(data)
-        while (end := record.beyond.pop(record.position, 0)) > record.position:
-            view = memoryview(bytearray(min(_READ_BYTES, end - record.position)))
-            while record.position < end:
-                part = view[: min(len(view), end - record.position)]
-                self._quarantine.read_into(file, record.position, part)
-                record.hasher.update(part)
-                record.position += len(part)
-        if record.position < int(self._line.size[file]):
-            return b""
-        digest: bytes = record.hasher.digest()
-        del self._records[file]
-        return digest
+    def _flush(self) -> None:
+        with contextlib.suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):
+            while self._outgoing:
+                count = self._socket.send(self._outgoing)
+                del self._outgoing[:count]
+            if self._ending:
+                self._socket.shutdown(socket.SHUT_WR)
+                self._ending = False
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._outgoing else 0)
+        if events != self._key.events:
+            self._key = self._selector.modify(self._socket, events, self._key.data)
 
 
 def units_of(line: Line, chunks: tuple[int, int]) -> list[tuple[int, int, tuple[int, int]]]:

@@ -1,9 +1,10 @@
 """A lane worker: a process that moves the bytes of many lanes, ``python -m labxchange.transfer.lanes.worker CONTROL [LISTEN]``.
 
-It joins the pure lane machines to sockets and to disk. One loop receives, runs the machines and sends; threads read ahead, write
-and hash. It holds no key but those of its lanes, which came through the control socket
+It joins the pure lane machines to sockets and to disk. One loop receives, runs the machines and sends; threads read ahead, and a
+process of its own, the writer, writes and hashes. It holds no key but those of its lanes, which came through the control socket
 (descriptor CONTROL) and are gone with it; it writes no store, no journal and no trail: complete chunks are reported to the node
-every 50 ms. LISTEN is this worker's socket of the node's one port. It ends when the node closes the control socket.
+every 50 ms. LISTEN is this worker's socket of the node's one port. It ends when the node closes the control socket, or the writer
+ends.
 """
 
 from __future__ import annotations
@@ -12,31 +13,29 @@ import contextlib
 import gc
 import os
 import select
+import selectors
 import signal
 import socket
 import sys
 import threading
 import time
-from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Final
 
 import msgspec
 import numpy as np
 
 from labxchange.dataset.listing import Line, ListedFile
-from labxchange.errors import LabxchangeError, UnavailableError
-from labxchange.files.quarantine import Quarantine
+from labxchange.errors import UnavailableError
 from labxchange.files.scan import Sources
 from labxchange.net.lane_socket import LaneSocket, open_lane
 from labxchange.transfer.lanes import messages
 from labxchange.transfer.lanes.gauge import Busy, Gauge
 from labxchange.transfer.lanes.ring import Ring, Row
-from labxchange.transfer.lanes.sink import LaneSink, units_of
+from labxchange.transfer.lanes.sink import LaneSink, Writer, units_of
+from labxchange.transfer.lanes.slots import Slots, make_slots
 from labxchange.transfer.lanes.source import LaneSource
-from labxchange.transfer.lanes.wake import Wake
-from labxchange.wire.data.assembly import Assembly, Unit
+from labxchange.wire.data.assembly import Assembly
 from labxchange.wire.data.congestion.fair import Fair
 from labxchange.wire.data.datagram import LaneKey, by_lane
 from labxchange.wire.data.lane import NEVER, Address, Asked, Batch, Failed, Keys, Moved, Up, Worn
@@ -53,6 +52,8 @@ _GATHER: Final = ((32, 0.001), (96, 0.0007))
 so long. The system holds two milliseconds' worth of a fast link, and knows when each came."""
 _SWITCH_S: Final = 0.0005
 """Python's interpreter lock changes hands this often at least: the loop must not wait 5 ms for it."""
+_LOOK_S: Final = 0.001
+"""A look at what the writer says costs some microseconds; while the loop has no time to wait for it, this often is enough."""
 _GARBAGE: Final = 100_000
 _SIZES_IPV4: Final = (1_200, 1_472, 8_972)
 _SIZES_IPV6: Final = (1_200, 1_452, 8_952)
@@ -61,12 +62,13 @@ _SIZES_IPV6: Final = (1_200, 1_452, 8_952)
 class _Job:
     """A transfer at this worker: one of ``source`` and ``sink``."""
 
-    def __init__(self, job: int, line: Line) -> None:
+    def __init__(self, job: int, line: Line, slots: Slots) -> None:
         self.id = job
         self.line = line
         self.source: LaneSource | None = None
         self.sink: LaneSink | None = None
-        self.assembly = Assembly()
+        self.slots = slots
+        self.assembly = Assembly(slots.each)
         self.came: list[messages.Came] = []
         self.lanes: set[bytes] = set()
 
@@ -97,17 +99,15 @@ class Worker:
         self._lanes: dict[bytes, _Lane] = {}
         self._own: dict[LaneSocket, _Lane] = {}
         self._jobs: dict[int, _Job] = {}
-        self._written: deque[tuple[_Job, Unit, list[messages.Came]]] = deque()
-        self._troubles: deque[tuple[_Job, LabxchangeError]] = deque()
-        self._closed: deque[_Job] = deque()
+        self._sinks = selectors.DefaultSelector()
+        self._writer = Writer(control, self._sinks)
         self._readers = ThreadPoolExecutor(2, thread_name_prefix="read")
         self._ring = Ring()
-        self._wake = Wake()
-        self._watched: list[socket.socket | Ring | Wake] = [control, self._ring, self._wake]
+        self._watched: list[socket.socket | Ring | int] = [control, self._ring, self._sinks.fileno()]
         self._gather_s = 0.0
         if listen is not None:
             self._ring.add(listen)
-        self._report_at = self._stats_at = 0.0
+        self._report_at = self._stats_at = self._look_at = 0.0
         self._busy = Busy(time.monotonic())
         self._over = False
 
@@ -117,11 +117,12 @@ class Worker:
         while not self._over:
             self._wait()
             self._take_datagrams()
-            self._take_written()
+            self._take_stored()
             for lane_id in list(self._lanes):
                 self._turn(lane_id, self._lanes[lane_id])
             self._tell()
-        os._exit(0)  # nobody hears what else is written, and a disk that hangs is not waited for
+        self._writer.kill()  # nobody hears what else is written, and a disk that hangs is not waited for
+        os._exit(0)
 
     def _wait(self) -> None:
         now = time.monotonic()
@@ -133,15 +134,12 @@ class Worker:
             return
         if self._gather_s:
             time.sleep(min(due - now, self._gather_s))
-        # Threads that bring something look at this first: what they brought before it is seen here, after it they wake us.
-        self._wake.sleeping = True
         pause = min(due - time.monotonic(), 1.0)
         # select's timeout is as fine as the clock, poll's and epoll's are whole milliseconds.
-        if pause > 0.0 and not (self._ring.has_rows or self._written or self._troubles or self._closed):
+        if pause > 0.0 and not self._ring.has_rows:
             ready, _, _ = select.select(self._watched, [], [], pause)
-            if self._wake in ready:
-                self._wake.drain()
-        self._wake.sleeping = False
+            if self._sinks.fileno() in ready:
+                self._look_at = 0.0
         after = time.monotonic()
         self._busy.waited(after - now, after)
 
@@ -166,11 +164,12 @@ class Worker:
         match order:
             case messages.SendJob():
                 files = [file for block in msgspec.msgpack.decode(order.listing, type=list[bytes]) for file in _files(block)]
-                job = _Job(order.job, Line(files))
+                job = _Job(order.job, Line(files), Slots(None))
                 job.source = LaneSource(msgspec.msgpack.decode(order.sources, type=Sources), files, job.line, self._readers)
                 self._jobs[order.job] = job
             case messages.ReceiveJob():
-                self._jobs[order.job] = _Job(order.job, Line([]))
+                self._jobs[order.job] = _Job(order.job, Line([]), make_slots())
+                self._writer.warm()
             case messages.Contents():
                 self._take_contents(order)
             case messages.OpenLane():
@@ -195,25 +194,8 @@ class Worker:
         if job is None:
             return
         job.line = Line.of_sizes(np.frombuffer(order.sizes, np.int64))
-        try:
-            quarantine = Quarantine(Path(os.fsdecode(order.destination)), order.transfer)
-        except LabxchangeError as error:
-            self._troubles.append((job, error))
-            return
-        job.sink = LaneSink(
-            quarantine,
-            job.line,
-            written=lambda unit, came: self._on_written(job, unit, came),
-            trouble=lambda error: self._on_trouble(job, error),
-        )
-
-    def _on_written(self, job: _Job, unit: Unit, came: list[messages.Came]) -> None:
-        self._written.append((job, unit, came))
-        self._wake.wake()
-
-    def _on_trouble(self, job: _Job, error: LabxchangeError) -> None:
-        self._troubles.append((job, error))
-        self._wake.wake()
+        job.sink = LaneSink(self._writer, order, job.slots, selector=self._sinks, data=job)
+        job.slots.close()
 
     def _open_lane(self, order: messages.OpenLane) -> None:
         job = self._jobs.get(order.job)
@@ -285,22 +267,18 @@ class Worker:
                 self._ring.remove(lane.socket)
 
     def _close_job(self, job: _Job) -> None:
-        """What came whole is still written, beside the loop: other lanes do not wait for this job's disk."""
+        """What came whole is still written: other lanes do not wait for this job's disk."""
         for lane_id in list(job.lanes):
             self._close_lane(lane_id)
         self._jobs.pop(job.id, None)
         if job.source is not None:
             job.source.close()
+        job.slots.close()
         if job.sink is None:
             self._say(messages.JobClosed(job=job.id))
             return
         self._take_complete(job)
-        threading.Thread(target=self._end_sink, args=(job, job.sink), name="closing", daemon=True).start()
-
-    def _end_sink(self, job: _Job, sink: LaneSink) -> None:
-        sink.close()
-        self._closed.append(job)
-        self._wake.wake()
+        job.sink.end()
 
     # --- datagrams ----------------------------------------------------------------------------------------------------
     def _take_datagrams(self) -> None:
@@ -380,19 +358,29 @@ class Worker:
                 self._say(messages.Sent(lane=lane_id, request=event.request, gone=gone))
 
     # --- to the node --------------------------------------------------------------------------------------------------
-    def _take_written(self) -> None:
-        closed = [self._closed.popleft() for _ in range(len(self._closed))]  # first: what these wrote is among the written
-        while self._written:
-            job, unit, came = self._written.popleft()
-            job.assembly.give_back(unit)
-            job.came += came
-        while self._troubles:
-            job, error = self._troubles.popleft()
-            kind = type(error).__name__
-            self._say(messages.Trouble(job=job.id, kind=kind, code=error.code, sentence=error.message, hint=error.hint))
-        for job in closed:
-            self._tell_came(job)
-            self._say(messages.JobClosed(job=job.id))
+    def _take_stored(self) -> None:
+        now = time.monotonic()
+        if now < self._look_at:
+            return
+        self._look_at = now + _LOOK_S
+        for key, _ in self._sinks.select(0):
+            job: _Job | None = key.data
+            if job is None:
+                self._over = True  # the writer ended, and the node hears it from the end of this worker
+                return
+            assert job.sink is not None
+            for news in job.sink.take():
+                if isinstance(news, messages.Trouble):
+                    self._say(news)
+                    continue
+                unit, came = news
+                job.assembly.give_back(unit)
+                job.came += came
+            if job.sink.is_over:
+                self._over = self._over or job.id in self._jobs  # nobody asked for that
+                job.sink.close()
+                self._tell_came(job)
+                self._say(messages.JobClosed(job=job.id))
 
     def _tell(self) -> None:
         now = time.monotonic()

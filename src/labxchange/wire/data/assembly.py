@@ -2,31 +2,33 @@
 
 A unit is a run of whole chunks, or a MiB of a chunk that is larger. What was not asked for, or is here already, is dropped; bytes
 that are in place are never written again, so a repeat cannot change them. Memory is what was asked for and is not complete;
-how much that may be is left to who asks, what is done with a unit to who takes it.
+how much that may be is left to who asks, what is done with a unit to who takes it. A large unit lies in one of the ``slots`` that
+were given, where there is a free one, so that who takes it need not be told more than its number.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right, insort
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 UNIT_BYTES: Final = 1 << 20
-_SPARE_MAX: Final = 96
 _ZEROS_BYTES: Final = 1 << 16
 
 
 class Unit:
-    """Bytes [start, start + length) of the line and the numbers of the chunks that it holds (or holds a part of)."""
+    """Bytes [start, start + length) of the line and the numbers of the chunks that it holds (or holds a part of); ``slot`` is the
+    number of the slot that ``buffer`` is, or None."""
 
-    __slots__ = ("_gaps", "buffer", "chunks", "length", "start")
+    __slots__ = ("_gaps", "buffer", "chunks", "length", "slot", "start")
 
     def __init__(self, start: int, length: int, chunks: tuple[int, int]) -> None:
         self.start = start
         self.length = length
         self.chunks = chunks
         self.buffer: memoryview | None = None
+        self.slot: int | None = None
         self._gaps = [(0, length)]
 
     def put(self, offset: int, data: memoryview) -> int:
@@ -54,12 +56,17 @@ class Unit:
 
 
 class Assembly:
-    """The units that were asked for and have not come whole; ``complete`` holds those that have, to be taken."""
+    """The units that were asked for and have not come whole; ``complete`` holds those that have, to be taken.
 
-    def __init__(self) -> None:
+    Args:
+        slots: memory of ``UNIT_BYTES`` each, used again and again; who has none free gets memory of its own.
+    """
+
+    def __init__(self, slots: Sequence[memoryview] = ()) -> None:
+        self._slots = slots
+        self._free = list(range(len(slots)))[::-1]
         self._starts: list[int] = []
         self._units: dict[int, Unit] = {}
-        self._spare: list[memoryview] = []
         self.complete: deque[Unit] = deque()
         self.unasked_bytes = 0
         self.repeated_bytes = 0
@@ -84,7 +91,7 @@ class Assembly:
                 offset, data = offset + skipped, data[skipped:]
                 continue
             if unit.buffer is None:
-                unit.buffer = self._buffer_for(unit.length)
+                self._give_memory(unit)
             count = min(len(data), unit.start + unit.length - offset)
             new = unit.put(offset - unit.start, data[:count])
             self.repeated_bytes += count - new
@@ -96,17 +103,19 @@ class Assembly:
             offset, data = offset + count, data[count:]
         return added
 
-    def _buffer_for(self, length: int) -> memoryview:
+    def _give_memory(self, unit: Unit) -> None:
         """A small unit gets no more than it needs: of those there may be thousands."""
-        if length <= UNIT_BYTES // 2:
-            return memoryview(bytearray(length))
-        return self._spare.pop() if self._spare else memoryview(bytearray(UNIT_BYTES))
+        if unit.length > UNIT_BYTES // 2 and self._free:
+            unit.slot = self._free.pop()
+            unit.buffer = self._slots[unit.slot]
+        else:
+            unit.buffer = memoryview(bytearray(unit.length))
 
     def give_back(self, unit: Unit) -> None:
-        """The unit was written: its buffer can be used again."""
-        if unit.buffer is not None and len(unit.buffer) == UNIT_BYTES and len(self._spare) < _SPARE_MAX:
-            self._spare.append(unit.buffer)
-        unit.buffer = None
+        """The unit was written: its slot can be used again."""
+        if unit.slot is not None:
+            self._free.append(unit.slot)
+        unit.slot = unit.buffer = None
 
     def skip(self, start: int, end: int) -> None:
         """Bytes [start, end) do not come: zeros stand in for them, so that the rest of their units need not wait."""

@@ -1,9 +1,14 @@
-"""What becomes of units: cut so that each byte of each chunk is in exactly one, written, and told with the right digests."""
+"""What becomes of units: cut so that each byte of each chunk is in exactly one, written by the writer, a real process, and told
+with the right digests."""
 
 from __future__ import annotations
 
+import os
 import random
+import selectors
+import socket
 from collections import Counter
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
@@ -14,11 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labxchange.dataset.listing import Line, ListedFile
-from labxchange.errors import LabxchangeError, UnavailableError
-from labxchange.files.quarantine import Quarantine
-from labxchange.transfer.lanes.messages import Came
-from labxchange.transfer.lanes.sink import LaneSink, units_of
-from labxchange.wire.data.assembly import UNIT_BYTES, Unit
+from labxchange.transfer.lanes.messages import Came, Contents, Trouble
+from labxchange.transfer.lanes.sink import LaneSink, Writer, units_of
+from labxchange.transfer.lanes.slots import make_slots
+from labxchange.wire.data.assembly import UNIT_BYTES, Assembly
 
 MIB = 1 << 20
 
@@ -72,112 +76,167 @@ def test_small_files_are_packed() -> None:
 
 
 class Sink:
-    """A sink, and what it told."""
+    """A sink with its writer, and what it told."""
 
-    def __init__(self, folder: Path, line: Line) -> None:
-        self.line = line
+    def __init__(self, folder: Path, line: Line, *, slots: int = 64) -> None:
         self.came: list[Came] = []
-        self.free: list[Unit] = []
-        self.troubles: list[LabxchangeError] = []
-        self.quarantine = Quarantine(folder, "t")
-        self.sink = LaneSink(self.quarantine, line, written=self._written, trouble=self.troubles.append)
+        self.troubles: list[Trouble] = []
+        self.written = 0
+        self.ended = False
+        """The writer is gone."""
+        self.selector = selectors.DefaultSelector()
+        self.node, self.other = socket.socketpair()
+        self.writer = Writer(self.other, self.selector)
+        memory = make_slots()
+        self.assembly = Assembly(memory.each[:slots])
+        contents = Contents(job=1, transfer="t", destination=os.fsencode(folder), sizes=sizes_of(line))
+        self.sink = LaneSink(self.writer, contents, memory, selector=self.selector, data="the job")
+        memory.close()
 
-    def _written(self, unit: Unit, came: list[Came]) -> None:
-        self.free.append(unit)
-        self.came += came
+    def __enter__(self) -> Sink:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.writer.kill()
+        self.until(lambda: self.ended)
+        assert self.writer._process is not None
+        assert self.writer._control is not None
+        self.writer._process.wait()
+        for sock in (self.node, self.other, self.writer._control):
+            sock.close()
+        self.selector.close()
 
     def put(self, data: bytes, units: list[tuple[int, int, tuple[int, int]]]) -> None:
         for start, length, chunks in units:
-            unit = Unit(start, length, chunks)
-            unit.buffer = memoryview(bytearray(UNIT_BYTES))
-            unit.buffer[:length] = data[start : start + length]
-            self.sink.put(unit)
+            self.assembly.expect([(start, length, chunks)])
+            self.assembly.put(start, memoryview(data)[start : start + length])
+            self.sink.put(self.assembly.complete.popleft())
+            self._take()
+
+    def end(self) -> None:
+        """Everything that was put is written."""
+        self.sink.end()
+        self.until(lambda: self.sink.is_over)
+        self.sink.close()
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            self._take(30.0)
+
+    def _take(self, wait_s: float = 0.0) -> None:
+        ready = self.selector.select(wait_s)
+        assert ready or not wait_s, "the writer says nothing"
+        for key, _ in ready:
+            if key.data is None:
+                self.ended = True
+                self.selector.unregister(key.fileobj)
+                continue
+            for news in self.sink.take():
+                if isinstance(news, Trouble):
+                    self.troubles.append(news)
+                else:
+                    self.assembly.give_back(news[0])
+                    self.came += news[1]
+                    self.written += 1
+
+
+def sizes_of(line: Line) -> bytes:
+    return np.asarray(line.size, np.int64).tobytes()
 
 
 def content(line: Line, seed: int) -> bytes:
     return random.Random(seed).randbytes(line.bytes)
 
 
-@pytest.mark.parametrize("order", ["as sent", "backwards", "shuffled"])
-def test_digests_are_right_whatever_the_order(tmp_path: Path, order: str) -> None:
-    line = listing([(5 * MIB + 7, 2 * MIB), (0, MIB), *[(9_000, MIB)] * 50, (3 * MIB, MIB), (MIB, MIB), (4 * MIB, 4 * MIB)])
-    data = content(line, 5)
-    units = units_of(line, (0, line.chunks - 1))
-    if order == "backwards":
-        units.reverse()
-    elif order == "shuffled":
-        random.Random(6).shuffle(units)
-    sink = Sink(tmp_path, line)
-    sink.put(data, units)
-    sink.sink.close()
+@pytest.mark.parametrize("slots", [64, 2, 0])
+def test_units_are_written_and_told(tmp_path: Path, slots: int) -> None:
+    """Wherever they lie: in memory that both see, or in none, as where the system has no such memory."""
+    line = listing([(5 * MIB + 7, MIB), (0, MIB), *[(9_000, MIB)] * 50, (3 * MIB, MIB), (MIB, MIB)])
+    data, units = content(line, 5), units_of(line, (0, line.chunks - 1))
+    random.Random(6).shuffle(units)
+    with Sink(tmp_path, line, slots=slots) as sink:
+        sink.put(data, units)
+        sink.end()
     assert sink.troubles == []
-    assert len(sink.free) == len(units)
+    assert sink.written == len(units)
     assert sorted(came.chunk for came in sink.came) == list(range(line.chunks))
-    records = dict[int, bytes]()
     for came in sink.came:
         place = line.chunk_at(came.chunk)
         assert came.digest == blake3(data[place.offset : place.offset + place.length]).digest(), came.chunk
-        if came.record:
-            assert place.file not in records
-            records[place.file] = came.record
-    for file in range(line.files):
-        if line.size[file]:
-            assert records[file] == sha256(data[line.offset[file] : line.offset[file + 1]]).digest(), file
-    reader = Quarantine(tmp_path, "t")
-    for file in range(line.files):
-        if line.size[file]:
-            assert reader.read(file, 0, int(line.size[file])) == data[line.offset[file] : line.offset[file + 1]]
-    reader.close()
+        assert tmp_path.joinpath(".labxchange-t", f"{place.file}.part").stat().st_size == line.size[place.file]
 
 
-def test_a_file_of_which_a_part_came_before_has_no_digest_of_its_own(tmp_path: Path) -> None:
-    line = listing([(4 * MIB, MIB)])
-    data = content(line, 7)
-    sink = Sink(tmp_path, line)
-    sink.put(data, units_of(line, (1, 3)))
-    sink.sink.close()
-    assert [came.record for came in sink.came] == [b""] * 3
-
-
-def test_more_files_at_once_than_are_followed(tmp_path: Path) -> None:
-    """A digest that is given up is not told; one that is told is right."""
-    line = listing([(2_000, 1_000)] * 70)
-    data = content(line, 8)
-    even = [unit for file in range(70) for unit in units_of(line, (2 * file, 2 * file))]
-    odd = [unit for file in range(70) for unit in units_of(line, (2 * file + 1, 2 * file + 1))]
-    sink = Sink(tmp_path, line)
-    sink.put(data, even + odd[::-1])
-    sink.sink.close()
-    told = {came.chunk // 2: came.record for came in sink.came if came.record}
-    assert len(told) == 64
-    assert all(record == sha256(data[file * 2_000 : (file + 1) * 2_000]).digest() for file, record in told.items())
-
-
-def test_a_piece_that_comes_again_is_not_counted_twice(tmp_path: Path) -> None:
-    """A chunk larger than a unit is told when all of it is there, not when as many bytes came."""
-    line = listing([(3 * MIB, 4 * MIB)])
-    data = content(line, 9)
-    first, second, third = units_of(line, (0, 0))
-    sink = Sink(tmp_path, line)
-    sink.put(data, [first, first, first, second])
-    sink.put(data, [third])
-    sink.sink.close()
-    (came,) = sink.came
-    assert came.digest == blake3(data).digest()
-
-
-def test_a_disk_that_cannot_be_written_is_told_and_nothing_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_cannot_be_written_is_told_and_nothing_waits(tmp_path: Path) -> None:
     line = listing([(1_000, MIB)] * 3)
-    sink = Sink(tmp_path, line)
+    with Sink(tmp_path, line) as sink:
+        sink.put(content(line, 1), units_of(line, (0, 0)))
+        sink.until(lambda: sink.written == 1)
+        (part,) = tmp_path.glob(".labxchange-t/0.part")
+        (part.parent / "1.part").mkdir()  # where the next one is to be written
+        sink.put(content(line, 1), units_of(line, (1, 1)) + units_of(line, (2, 2)))
+        sink.end()
+    (trouble,) = sink.troubles
+    assert trouble.sentence
+    assert [came.chunk for came in sink.came] == [0]
 
-    def full(*_: object) -> None:
-        raise UnavailableError("disk-full", "The disk is full.")
 
-    monkeypatch.setattr(sink.quarantine, "write", full)
-    sink.put(content(line, 1), units_of(line, (0, 0)) + units_of(line, (1, 1)))
-    sink.sink.close()
-    assert [error.code for error in sink.troubles] == ["disk-full"]
-    assert sink.came == []
+def test_listings_larger_than_a_socket_holds(tmp_path: Path) -> None:
+    line = Line.of_sizes(np.full(300_000, 100, np.int64))
+    data = content(line, 3)
+    with Sink(tmp_path, line) as sink:
+        sink.put(data, units_of(line, (299_000, 299_999)))
+        sink.end()
+    assert [came.chunk for came in sink.came] == list(range(299_000, 300_000))
+
+
+def test_two_transfers_of_one_writer(tmp_path: Path) -> None:
+    """The end of one is not the end of the other."""
+    line = listing([(3 * MIB, MIB)])
+    data, units = content(line, 4), units_of(line, (0, 2))
+    with Sink(tmp_path, line) as sink:
+        memory = make_slots()
+        contents = Contents(job=2, transfer="u", destination=os.fsencode(tmp_path), sizes=sizes_of(line))
+        with selectors.DefaultSelector() as selector:
+            other = LaneSink(sink.writer, contents, memory, selector=selector, data=None)
+            memory.close()
+            other.end()
+            while not other.is_over:
+                selector.select()
+                other.take()
+            other.close()
+        sink.put(data, units)
+        sink.end()
+    assert sink.came[-1].record == sha256(data).digest()
+
+
+def test_a_writer_that_is_killed_is_told(tmp_path: Path) -> None:
+    line = listing([(3 * MIB, MIB)])
+    with Sink(tmp_path, line) as sink:
+        sink.put(content(line, 4), units_of(line, (0, 0)))
+        sink.until(lambda: sink.written == 1)
+        sink.writer.kill()
+        sink.until(lambda: sink.ended and sink.sink.is_over)
+        sink.put(content(line, 4), units_of(line, (1, 1)))  # and what is put then is no error
+        sink.sink.close()
+
+
+def test_a_writer_ends_with_its_worker(tmp_path: Path) -> None:
+    """The node's end of the worker's socket is closed by the system when both are gone, and not before."""
+    line = listing([(3 * MIB, MIB)])
+    with Sink(tmp_path, line) as sink:
+        sink.put(content(line, 4), units_of(line, (0, 0)))
+        sink.until(lambda: sink.written == 1)
+        sink.other.close()
+        sink.node.settimeout(0.05)
+        with pytest.raises(TimeoutError):
+            sink.node.recv(1)
+        assert sink.writer._control is not None
+        sink.selector.unregister(sink.writer._control)
+        sink.writer._control.close()
+        sink.ended = True
+        sink.node.settimeout(30.0)
+        assert sink.node.recv(1) == b""
+        sink.sink.close()
 
 
 def test_lines_of_many_files_are_cut_quickly() -> None:

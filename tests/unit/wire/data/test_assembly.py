@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labxchange.wire.data import assembly as module
-from labxchange.wire.data.assembly import UNIT_BYTES, Assembly
+from labxchange.wire.data.assembly import UNIT_BYTES, Assembly, Unit
 
 LINE = 6_000
 UNIT_LENGTHS = st.lists(st.integers(1, 900), min_size=1, max_size=10)
@@ -91,14 +91,32 @@ def test_memory_is_what_was_asked_for(monkeypatch: object) -> None:
         for start in range(0, 400 * 8_192, 8_192):
             assembly.put(start, memoryview(b"x"))
         assert sum(made) == 400 * 4_096
-        made.clear()
-        for start in range(1 << 30, (1 << 30) + (8 << 20), UNIT_BYTES):
-            assembly.expect([(start, UNIT_BYTES, (0, 0))])
-            assembly.put(start, memoryview(bytes(UNIT_BYTES)))
-            assembly.give_back(assembly.complete.popleft())
-        assert made == [UNIT_BYTES], "buffers are used again"
     finally:
         del module.__dict__["bytearray"]
+
+
+def test_large_units_lie_in_slots_and_use_them_again() -> None:
+    slots = [memoryview(bytearray(UNIT_BYTES)) for _ in range(2)]
+    assembly = Assembly(slots)
+    large, small = UNIT_BYTES - 5, UNIT_BYTES // 2
+    starts = [0, UNIT_BYTES, 2 * UNIT_BYTES, 3 * UNIT_BYTES]
+
+    def come(start: int, length: int) -> Unit:
+        assembly.expect([(start, length, (0, 0))])
+        assembly.put(start, memoryview(bytes([1 + start // UNIT_BYTES]) * length))
+        return assembly.complete.popleft()
+
+    units = [come(start, large) for start in starts[:3]]
+    assert sorted(unit.slot for unit in units if unit.slot is not None) == [0, 1]
+    assert units[2].slot is None, "more than there are get memory of their own"
+    for unit, value in zip(units, (1, 2, 3), strict=True):
+        assert unit.buffer is not None
+        assert bytes(unit.buffer[:large]) == bytes([value]) * large
+        assert unit.slot is None or unit.buffer is slots[unit.slot]
+    first = units[0].slot
+    assembly.give_back(units[0])
+    assert come(starts[3], small).slot is None, "a small unit takes no slot"
+    assert come(starts[0], large).slot == first
 
 
 def test_bytes_that_do_not_come_are_stood_in_for() -> None:
