@@ -21,6 +21,10 @@ class LaneMessage(msgspec.Struct, frozen=True, kw_only=True, array_like=True, fo
 
 
 # --- node to worker ---------------------------------------------------------------------------------------------------
+class Prepare(LaneMessage, frozen=True, kw_only=True, tag=10):
+    """Something may be received soon: start the writer, which takes a fifth of a second."""
+
+
 class SendJob(LaneMessage, frozen=True, kw_only=True, tag=1):
     """A share version to send from: ``sources`` is an encoded ``files.scan.Sources``, ``listing`` the body of the listing."""
 
@@ -93,7 +97,7 @@ class CloseJob(LaneMessage, frozen=True, kw_only=True, tag=7):
     job: int
 
 
-Order = SendJob | ReceiveJob | Contents | OpenLane | Ask | Skip | Cap | CloseLane | CloseJob
+Order = Prepare | SendJob | ReceiveJob | Contents | OpenLane | Ask | Skip | Cap | CloseLane | CloseJob
 
 
 # --- worker to node ---------------------------------------------------------------------------------------------------

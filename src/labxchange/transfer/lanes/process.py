@@ -60,14 +60,10 @@ class Worker:
 
     def order(self, order: messages.Order) -> None:
         """Tell the worker; orders are obeyed one after the other."""
-        self.warm()
-        self._outgoing += messages.encode(order)
-        self._write()
-
-    def warm(self) -> None:
-        """Start the process unless it runs."""
         if self._control is None:
             self._start()
+        self._outgoing += messages.encode(order)
+        self._write()
 
     def close(self) -> None:
         """The worker ends when it sees its control socket closed."""
@@ -171,8 +167,8 @@ class Workers:
         return True
 
     def warm(self) -> None:
-        """Start the first worker before it is needed; a transfer over one lane then begins at once."""
-        self.workers[0].warm()
+        """Start the first worker and its writer before they are needed; a transfer over one lane then begins at once."""
+        self.workers[0].order(messages.Prepare())
 
     def next_job(self) -> int:
         return next(self._jobs)

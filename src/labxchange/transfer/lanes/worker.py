@@ -162,6 +162,8 @@ class Worker:
 
     def _obey(self, order: messages.Order) -> None:
         match order:
+            case messages.Prepare():
+                self._writer.warm()
             case messages.SendJob():
                 files = [file for block in msgspec.msgpack.decode(order.listing, type=list[bytes]) for file in _files(block)]
                 job = _Job(order.job, Line(files), Slots(None))
