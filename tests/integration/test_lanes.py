@@ -121,9 +121,10 @@ def test_a_worker_that_is_killed_costs_nothing_but_time(tmp_path: Path, whose: s
         assert busy
         for pid in busy:
             assert pid is not None
-            children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-            assert bool(children) == (whose != "sender"), "who only sends has no writer"
-            os.kill(int(children[0]) if whose == "recipient's writer" else pid, signal.SIGKILL)
+            if whose == "recipient's writer":
+                (writer,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+                pid = int(writer)
+            os.kill(pid, signal.SIGKILL)
         done = await ended(bo, info.transfer, timeout_s=90)
         assert done.state == "completed"
         assert check_released(Path(done.destination), files) == len(files)
