@@ -49,9 +49,11 @@ from labxchange.wire.control.messages import (
 )
 from labxchange.wire.control.pages import bytes_of
 
+_PACE_FIRST_S = 0.03
 _PACE_S = 0.25
 _AGAIN_S = 1.0
-"""Between questions to a sender who hashes, and to one who had nothing new."""
+"""Between questions to a sender who hashes: soon at first, when a fast path has nothing else to ask for; then twice as long each
+time, up to the second of these, and to the third after nothing new."""
 
 
 class Opening(NamedTuple):
@@ -168,7 +170,7 @@ class Asking:
             RefusedError: the sender's word, also that its hashing failed.
             PeerError: ``digests-malformed``, ``digests-withheld``.
         """
-        first, chunks = 0, download.line.chunks
+        first, chunks, pace_s = 0, download.line.chunks, _PACE_FIRST_S
         while True:
             told = await (announced or self._announced(channel, share, first))
             announced = None
@@ -183,7 +185,8 @@ class Asking:
             if told.manifest and not count:
                 raise PeerError("digests-withheld", "The other node has a manifest and withholds digests of it.")
             if not told.manifest and not is_full:
-                await asyncio.sleep(_PACE_S if count else _AGAIN_S)
+                await asyncio.sleep(pace_s)
+                pace_s = min(2 * pace_s, _PACE_S if count else _AGAIN_S)
         loaded = await self._lists(channel, self._take(told.manifest, share), bytes(download.digests.view))
         download.settle(loaded.digests, loaded.chunk_digests)
 

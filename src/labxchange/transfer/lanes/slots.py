@@ -11,10 +11,11 @@ import mmap
 import os
 from typing import Final
 
+from labxchange.settings import LANE_CREDIT_BYTES
 from labxchange.wire.data.assembly import UNIT_BYTES
 
-SLOTS: Final = 192
-"""As many MiB as a node asks for and has not written."""
+SLOTS: Final = LANE_CREDIT_BYTES // UNIT_BYTES
+"""As many as a node asks for and has not written."""
 
 
 class Slots:
