@@ -6,6 +6,8 @@ raises. Keys go this way and no other. Ranges are bytes [start, end) of the line
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import struct
 from typing import Final
 
@@ -240,6 +242,26 @@ class Inbox:
             position = end
         del self._data[:position]
         return out
+
+
+class Outbox:
+    """Messages for a socket that does not block, as many of them as it takes now; who is no longer there gets nothing."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._data = bytearray()
+
+    def say(self, message: LaneMessage) -> None:
+        self._data += encode(message)
+        self.flush()
+
+    def flush(self) -> bool:
+        """Whether nothing waits any more."""
+        with contextlib.suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):
+            while self._data:
+                count = self._socket.send(self._data)
+                del self._data[:count]
+        return not self._data
 
 
 def decode_order(data: bytes) -> Order:

@@ -1,9 +1,9 @@
 """Where complete units of a transfer that is received over lanes go: to the writer, a process of its own.
 
-A worker has one writer, which the first such transfer starts; each transfer has a socket to it and memory that both see. Units
-are written in the order in which they are put, and told of in that order. The loop of a worker shares its interpreter with no
-thread that writes or hashes: each would take it from the loop a thousand times a second, and stand still until the loop gives it
-back. A writer lives no longer than its worker, a worker no longer than its writer.
+A worker has one writer, which the first such transfer starts unless it runs; each transfer has a socket to it and memory that
+both see. Units are written in the order in which they are put, and told of in that order. The loop of a worker shares its
+interpreter with no thread that writes or hashes: each would take it from the loop a thousand times a second, and wait until the
+loop gives it back. A writer lives no longer than its worker, a worker no longer than its writer.
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ class Writer:
         self.warm()
         assert self._control is not None
         memory = [slots.descriptor] if slots.descriptor is not None else []
-        socket.send_fds(self._control, [b"j"], [job.fileno(), *memory])
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it is gone, and the selector says so
+            socket.send_fds(self._control, [b"j"], [job.fileno(), *memory])
 
     def kill(self) -> None:
         """Whatever it does."""
@@ -87,7 +88,7 @@ class LaneSink:
         self._socket.setblocking(False)
         self._selector = selector
         self._key = selector.register(self._socket, selectors.EVENT_READ, data)
-        self._outgoing = bytearray()
+        self._outbox = messages.Outbox(self._socket)
         self._inbox = messages.Inbox()
         self._waiting: deque[Unit] = deque()
         self._ending = False
@@ -132,18 +133,15 @@ class LaneSink:
         self._socket.close()
 
     def _say(self, message: messages.LaneMessage) -> None:
-        self._outgoing += messages.encode(message)
+        self._outbox.say(message)
         self._flush()
 
     def _flush(self) -> None:
-        with contextlib.suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):
-            while self._outgoing:
-                count = self._socket.send(self._outgoing)
-                del self._outgoing[:count]
-            if self._ending:
-                self._socket.shutdown(socket.SHUT_WR)
-                self._ending = False
-        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._outgoing else 0)
+        done = self._outbox.flush()
+        if done and self._ending:
+            self._socket.shutdown(socket.SHUT_WR)
+            self._ending = False
+        events = selectors.EVENT_READ | (0 if done else selectors.EVENT_WRITE)
         if events != self._key.events:
             self._key = self._selector.modify(self._socket, events, self._key.data)
 

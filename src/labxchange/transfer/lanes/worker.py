@@ -9,7 +9,6 @@ ends.
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import os
 import select
@@ -95,7 +94,7 @@ class Worker:
         self._control.setblocking(False)
         self._listen = listen
         self._inbox = messages.Inbox()
-        self._outgoing = bytearray()
+        self._outbox = messages.Outbox(control)
         self._lanes: dict[bytes, _Lane] = {}
         self._own: dict[LaneSocket, _Lane] = {}
         self._jobs: dict[int, _Job] = {}
@@ -189,7 +188,7 @@ class Worker:
                 if (known := self._jobs.get(order.job)) is not None:
                     self._close_job(known)
                 else:
-                    self._say(messages.JobClosed(job=order.job))
+                    self._outbox.say(messages.JobClosed(job=order.job))
 
     def _take_contents(self, order: messages.Contents) -> None:
         job = self._jobs.get(order.job)
@@ -207,10 +206,10 @@ class Worker:
         try:
             sock = open_lane(order.remote) if order.remote is not None else self._listen
         except UnavailableError as error:
-            self._say(messages.LaneOver(lane=order.lane, code=error.code, sentence=error.message))
+            self._outbox.say(messages.LaneOver(lane=order.lane, code=error.code, sentence=error.message))
             return
         if sock is None:
-            self._say(messages.LaneOver(lane=order.lane, code="lane-closed", sentence="This node does not listen."))
+            self._outbox.say(messages.LaneOver(lane=order.lane, code="lane-closed", sentence="This node does not listen."))
             return
         keys = Keys(LaneKey(order.write, order.lane, order.cipher), LaneKey(order.read, order.lane, order.cipher))
         now = time.monotonic()
@@ -277,7 +276,7 @@ class Worker:
             job.source.close()
         job.slots.close()
         if job.sink is None:
-            self._say(messages.JobClosed(job=job.id))
+            self._outbox.say(messages.JobClosed(job=job.id))
             return
         self._take_complete(job)
         job.sink.end()
@@ -344,20 +343,20 @@ class Worker:
     def _on_event(self, lane_id: bytes, lane: _Lane, event: Up | Moved | Worn | Failed | Asked) -> None:
         match event:
             case Up():
-                self._say(messages.LaneUp(lane=lane_id))
+                self._outbox.say(messages.LaneUp(lane=lane_id))
             case Moved():
                 before, address = _place(event.before), _place(event.address)
-                self._say(messages.LaneMoved(lane=lane_id, before=before, address=address))
+                self._outbox.say(messages.LaneMoved(lane=lane_id, before=before, address=address))
             case Worn():
-                self._say(messages.LaneWorn(lane=lane_id, why=event.why))
+                self._outbox.say(messages.LaneWorn(lane=lane_id, why=event.why))
             case Failed():
-                self._say(messages.LaneOver(lane=lane_id, code=event.code, sentence=event.sentence))
+                self._outbox.say(messages.LaneOver(lane=lane_id, code=event.code, sentence=event.sentence))
             case Asked():
                 source, line = lane.job.source, lane.job.line
                 assert source is not None
                 files = sorted({line.file_of(start) for start, _ in event.gone})
                 gone = [(file, source.reasons.get(file, "unreadable")) for file in files]
-                self._say(messages.Sent(lane=lane_id, request=event.request, gone=gone))
+                self._outbox.say(messages.Sent(lane=lane_id, request=event.request, gone=gone))
 
     # --- to the node --------------------------------------------------------------------------------------------------
     def _take_stored(self) -> None:
@@ -373,7 +372,7 @@ class Worker:
             assert job.sink is not None
             for news in job.sink.take():
                 if isinstance(news, messages.Trouble):
-                    self._say(news)
+                    self._outbox.say(news)
                     continue
                 unit, came = news
                 job.assembly.give_back(unit)
@@ -382,7 +381,7 @@ class Worker:
                 self._over = self._over or job.id in self._jobs  # nobody asked for that
                 job.sink.close()
                 self._tell_came(job)
-                self._say(messages.JobClosed(job=job.id))
+                self._outbox.say(messages.JobClosed(job=job.id))
 
     def _tell(self) -> None:
         now = time.monotonic()
@@ -392,9 +391,9 @@ class Worker:
             self._report_at = now + REPORT_S
         if now >= self._stats_at and self._lanes:
             for lane_id, lane in self._lanes.items():
-                self._say(self._stats(lane_id, lane, now))
+                self._outbox.say(self._stats(lane_id, lane, now))
             self._stats_at = now + STATS_S
-        self._flush()
+        self._outbox.flush()
 
     def _stats(self, lane_id: bytes, lane: _Lane, now: float) -> messages.LaneStats:
         machine, busy = lane.machine, self._busy.is_busy(now)
@@ -405,18 +404,8 @@ class Worker:
 
     def _tell_came(self, job: _Job) -> None:
         if job.came:
-            self._say(messages.Chunks(job=job.id, chunks=job.came))
+            self._outbox.say(messages.Chunks(job=job.id, chunks=job.came))
             job.came = []
-
-    def _say(self, message: messages.LaneMessage) -> None:
-        self._outgoing += messages.encode(message)
-        self._flush()
-
-    def _flush(self) -> None:
-        with contextlib.suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):
-            while self._outgoing:
-                count = self._control.send(self._outgoing)
-                del self._outgoing[:count]
 
 
 def _files(block: bytes) -> list[ListedFile]:

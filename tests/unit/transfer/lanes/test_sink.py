@@ -218,6 +218,13 @@ def test_a_writer_that_is_killed_is_told(tmp_path: Path) -> None:
         sink.until(lambda: sink.ended and sink.sink.is_over)
         sink.put(content(line, 4), units_of(line, (1, 1)))  # and what is put then is no error
         sink.sink.close()
+        memory = make_slots()
+        contents = Contents(job=2, transfer="u", destination=os.fsencode(tmp_path), sizes=sizes_of(line))
+        next_one = LaneSink(sink.writer, contents, memory, selector=sink.selector, data="another job")
+        memory.close()
+        assert next_one.take() == []
+        assert next_one.is_over, "nor is a transfer that begins before the worker has heard of it"
+        next_one.close()
 
 
 def test_a_writer_ends_with_its_worker(tmp_path: Path) -> None:
