@@ -49,7 +49,8 @@ def form_over(client: FakeClient, folder: Path) -> ShareForm:
     (folder / "adsl.xpt").write_bytes((PILOT / "adsl.xpt").read_bytes())
     (folder / "package.json").write_bytes(b'{"name": "x"}')
     form = ShareForm(client, folder=str(folder))  # type: ignore[arg-type]
-    until(lambda: "the whole folder" in form._told.value and form._people.options, what="the folder and the contacts")
+    until(lambda: form._files.options and form._people.options, what="the folder and the contacts")
+    until(lambda: "the whole folder" in form._told.value, what="the explanation")
     return form
 
 
