@@ -21,7 +21,7 @@ FETCH_BYTES: Final = 8 << 20
 
 FETCH_PARALLEL: Final = 4
 
-LANE_FETCH_BYTES: Final = 32 << 20
+LANE_FETCH_BYTES: Final = 64 << 20
 """Bytes of one range request over lanes, and the most that any may ask for: each is judged, and written down, once."""
 
 LANE_CREDIT_BYTES: Final = 192 << 20

@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import Literal
 
 from msgspec.structs import asdict
-from sqlalchemy import ColumnElement, Connection, func, select, update
+from sqlalchemy import BindParameter, ColumnElement, Connection, bindparam, func, select, update
 from sqlalchemy.dialects.sqlite import insert
 
-from labxchange.store.rows import Row, read, read_by, write
+from labxchange.store.rows import Row, columns_of, read, read_by, rows_of, write
 from labxchange.store.tables import grant_recipients, grants, shares
 
 
@@ -106,13 +106,22 @@ def grants_foreign(tx: Connection, me: str) -> list[GrantRow]:
 
 def grants_for(tx: Connection, recipient: str, share_id: str, version: int, *, owner: str) -> list[GrantRow]:
     """The grants of ``owner``'s share version that name ``recipient``."""
-    where = (grants.c.owner == owner, grants.c.share == share_id, grants.c.version == version)
-    return read(tx, grants, GrantRow, *where, _names(owner, recipient))
+    of_it = {"of": owner, "to": recipient, "share": share_id, "version": version}
+    return rows_of(GrantRow, tx.execute(_FOR, of_it))
 
 
-def _names(owner: str, recipient: str) -> ColumnElement[bool]:
+def _names(owner: str | BindParameter[str], recipient: str | BindParameter[str]) -> ColumnElement[bool]:
     told = select(grant_recipients.c.grant)
     return grants.c.grant.in_(told.where(grant_recipients.c.owner == owner, grant_recipients.c.recipient == recipient))
+
+
+_FOR = columns_of(grants, GrantRow).where(
+    grants.c.owner == bindparam("of"),
+    grants.c.share == bindparam("share"),
+    grants.c.version == bindparam("version"),
+    _names(bindparam("of"), bindparam("to")),
+)
+"""Asked at each range request, so built once."""
 
 
 def restored_grants(tx: Connection, recipient: str, share_id: str, *, owner: str) -> list[GrantRow]:

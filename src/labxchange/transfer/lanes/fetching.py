@@ -75,9 +75,6 @@ class LaneFetching:
         refused: turns a Refused message into the error to raise.
     """
 
-    parallel = LANE_CREDIT_BYTES // LANE_FETCH_BYTES
-    request_bytes = LANE_FETCH_BYTES
-
     def __init__(
         self,
         transfer: str,
@@ -95,6 +92,8 @@ class LaneFetching:
         cipher: Cipher = CIPHERS[0],
     ) -> None:
         self.cipher = cipher
+        self.request_bytes = LANE_FETCH_BYTES // min(count, 2)  # several lanes end more evenly so
+        self.parallel = LANE_CREDIT_BYTES // self.request_bytes
         self.legs: list[Leg] = []
         self._transfer = transfer
         self._channel = channel

@@ -40,7 +40,8 @@ _FREE, _FLYING, _ARRIVED, _LOST, _SKIPPED = range(5)
 
 
 class Report(NamedTuple):
-    """What a status report changed; ``lost`` are bytes [start, end) of the line to be sent again, neighbours joined;
+    """What a status report changed; ``lost`` are bytes [start, end) of the line to be sent again, neighbours joined; ``largest``
+    is the size of the largest packet that was acknowledged, 0 where none was;
     probes that were lost are told of nowhere, as they say nothing of the path but its size."""
 
     acked_packets: int
@@ -50,8 +51,20 @@ class Report(NamedTuple):
     lost: list[tuple[int, int]]
     rtt_s: float | None
     delivery_bytes_s: float
-    sizes: list[int]
+    largest: int
     late_packets: int
+
+
+def _at(first: int, end: int) -> slice | NDArray[np.int64]:
+    """Where in the rings the numbers [first, end) are: a slice unless they go round the end, as that is several times as quick."""
+    begin = first & _MASK
+    return slice(begin, begin + end - first) if begin + end - first <= RING else np.arange(first, end) & _MASK
+
+
+def _places(numbers: NDArray[np.int64]) -> slice | NDArray[np.int64]:
+    """Where in the rings these numbers are, which ascend."""
+    first, end = (int(numbers[0]), int(numbers[-1]) + 1) if len(numbers) else (0, 0)
+    return _at(first, end) if end - first == len(numbers) else numbers & _MASK
 
 
 class _Mark(NamedTuple):
@@ -130,52 +143,53 @@ class Recovery:
         """Raises PeerError ``acknowledged-unsent``: a number that was skipped or never sent."""
         if status.newest >= self.next:
             raise PeerError("acknowledged-unsent", "The other node acknowledged a packet that was never sent.")
-        numbers = status.arrived[status.arrived >= self.next - RING]
-        at = numbers & _MASK
-        state = self._state[at]
-        if (state == _SKIPPED).any():
+        first = max(status.first, self.next - RING)
+        came = status.came[first - status.first :]
+        state = self._state[_at(first, first + len(came))]
+        if np.count_nonzero(came & (state == _SKIPPED)):
             raise PeerError("acknowledged-unsent", "The other node acknowledged a packet that was left out on purpose.")
         self.heard = True
-        new = numbers[(state == _FLYING) | (state == _LOST)]
-        flown = numbers[state == _FLYING]
+        flown = np.flatnonzero(came & (state == _FLYING)) + first
+        late = np.flatnonzero(came & (state == _LOST)) + first
+        sizes = self._size[_places(flown)]
         acked_bytes = self._land(flown, _ARRIVED)
-        late = new[self._state[new & _MASK] == _LOST]
+        last, delivered = (int(flown[-1]), acked_bytes) if len(flown) else (-1, 0)
         if len(late):  # patience was too short by this much
-            beyond = now - float(self._sent_at[late & _MASK].min()) - LATE_ROUND_TRIPS * self.srtt_s
+            at = _places(late)
+            beyond = now - float(self._sent_at[at].min()) - LATE_ROUND_TRIPS * self.srtt_s
             self.patience_s = min(max(self.patience_s, 1.25 * beyond), PATIENCE_MAX_S)
-        self._state[new & _MASK] = _ARRIVED
-        rtt, rate = None, 0.0
-        if len(new):
-            rtt, rate = self._sample(new, status, now)
+            self._state[at] = _ARRIVED
+            last, delivered = max(last, int(late[-1])), delivered + int(self._size[at].sum())
+        rtt, rate = self._sample(last, delivered, status, now) if delivered else (None, 0.0)
         lost = self._lost(status, now)
-        self._land(lost, _LOST)
-        lost = lost[self._length[lost & _MASK] > 0]
+        if len(lost):
+            self._land(lost, _LOST)
+            lost = lost[self._length[_places(lost)] > 0]
         return Report(
-            acked_packets=len(new),
+            acked_packets=len(flown) + len(late),
             acked_bytes=acked_bytes,
             lost_packets=len(lost),
-            lost_bytes=int(self._size[lost & _MASK].sum()),
+            lost_bytes=int(self._size[_places(lost)].sum()),
             lost=self.ranges(lost),
             rtt_s=rtt,
             delivery_bytes_s=rate,
-            sizes=[int(size) for size in np.unique(self._size[flown & _MASK])],
+            largest=int(sizes.max(initial=0)),
             late_packets=len(late),
         )
 
     def _land(self, numbers: NDArray[np.int64], state: int) -> int:
         """Packets in flight whose fate is known now; returns their bytes."""
-        at = numbers & _MASK
+        at = _places(numbers)
         self._state[at] = state
         size = int(self._size[at].sum())
         self.in_flight_bytes -= size
         self.in_flight_packets -= len(numbers)
         return size
 
-    def _sample(self, new: NDArray[np.int64], status: Status, now: float) -> tuple[float | None, float]:
+    def _sample(self, last: int, delivered: int, status: Status, now: float) -> tuple[float | None, float]:
         """Round trip and delivery rate by the newest packet that this report acknowledges."""
-        last = int(new[-1])
         sent_at = float(self._sent_at[last & _MASK])
-        self._delivered += int(self._size[new & _MASK].sum())
+        self._delivered += delivered
         rtt: float | None = None
         if last == status.newest:
             rtt = max(now - sent_at - status.held_us / 1e6, RTT_LEAST_S)
@@ -218,28 +232,29 @@ class Recovery:
     def _lost(self, status: Status, now: float) -> NDArray[np.int64]:
         """Packets in flight that will not come any more."""
         flying = self._flying(self.newest_acked + 1)
-        old = self._sent_at[flying & _MASK] < now - LATE_ROUND_TRIPS * self.srtt_s - self.patience_s
-        behind = max(self.newest_acked - REORDER, status.newest - status.span)
-        lost = np.flatnonzero(old | (flying <= behind))
-        return np.asarray(flying[lost], np.int64)
+        if not len(flying):
+            return flying
+        old = self._sent_at[_places(flying)] < now - LATE_ROUND_TRIPS * self.srtt_s - self.patience_s
+        behind = max(self.newest_acked - REORDER, status.first - 1)
+        return flying[old | (flying <= behind)]
 
     def _flying(self, end: int) -> NDArray[np.int64]:
         """Numbers in flight below ``end``, ascending; what lies before them is never looked at again."""
-        numbers: NDArray[np.int64] = np.arange(self._low, end)
-        flying: NDArray[np.int64] = numbers[self._state[numbers & _MASK] == _FLYING]
+        flying: NDArray[np.int64] = np.flatnonzero(self._state[_at(self._low, end)] == _FLYING) + self._low
         self._low = int(flying[0]) if len(flying) else max(self._low, end)
         return flying
 
     def give_up(self, *, sent_before: float) -> list[tuple[int, int]]:
         """Take everything that was sent before a time for lost; ranges as in ``Report.lost``."""
-        numbers = np.arange(self._low, self.next)
-        numbers = numbers[self._state[numbers & _MASK] == _FLYING]
-        numbers = numbers[self._sent_at[numbers & _MASK] <= sent_before]
+        numbers = np.flatnonzero(self._state[_at(self._low, self.next)] == _FLYING) + self._low
+        numbers = numbers[self._sent_at[_places(numbers)] <= sent_before]
         self._land(numbers, _LOST)
         return self.ranges(numbers)
 
     def ranges(self, numbers: NDArray[np.int64]) -> list[tuple[int, int]]:
         """Bytes of the line that these packets carried, neighbours joined."""
+        if not len(numbers):
+            return []
         at = numbers & _MASK
         at = at[self._length[at] > 0]
         if not len(at):

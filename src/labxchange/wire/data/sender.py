@@ -168,9 +168,8 @@ class Sender(Lane):
         self._queue.lost(report.lost)
         if report.lost and not self._queue.has_new and self._lost_packets <= ECHO_LOSS_MAX * self.sent_datagrams:
             self._echoes.append(_Echo(now + ECHO_ROUND_TRIPS * recovery.srtt_s, report.lost, ECHOES))
-        for size in report.sizes:
-            if size > self.size and size in self._sizes:
-                self.size, self._probe_tries, self._probe_at = size, 0, now
+        if report.largest > self.size and report.largest in self._sizes:
+            self.size, self._probe_tries, self._probe_at = report.largest, 0, now
         if report.delivery_bytes_s:
             self._delivery = report.delivery_bytes_s
         feedback = Feedback(

@@ -23,7 +23,7 @@ MAP_BYTES_MAX: Final = 1_200 - 36 - _HEAD.size
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """One report; ``arrived`` holds the numbers that arrived, of the last ones, ascending."""
+    """One report; ``came[i]`` says whether number ``newest - len(came) + 1 + i`` arrived."""
 
     newest: int
     held_us: int
@@ -31,8 +31,12 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int
     dropped: int
     forged: int
-    span: int
-    arrived: NDArray[np.int64]
+    came: NDArray[np.bool_]
+
+    @property
+    def first(self) -> int:
+        """The number that ``came`` begins with."""
+        return self.newest - len(self.came) + 1
 
 
 def encode(
@@ -67,8 +71,7 @@ def decode(payload: memoryview) -> Status:
     if length > MAP_BYTES_MAX or len(payload) != _HEAD.size + length or not length or not payload[_HEAD.size] & 1:
         raise PeerError("malformed-status", "The other node sent a status report that does not parse.")
     bits = np.unpackbits(np.frombuffer(payload, np.uint8, offset=_HEAD.size), bitorder="little")
-    arrived = newest - np.flatnonzero(bits)[::-1]
-    if arrived[0] < 0:
+    if np.count_nonzero(bits[newest + 1 :]):
         raise PeerError("malformed-status", "The other node reported packet numbers below zero.")
     return Status(
         newest=newest,
@@ -77,6 +80,5 @@ def decode(payload: memoryview) -> Status:
         bytes=total,
         dropped=dropped,
         forged=forged,
-        span=8 * length,
-        arrived=arrived,
+        came=np.ascontiguousarray(bits[newest::-1].view(np.bool_)),
     )

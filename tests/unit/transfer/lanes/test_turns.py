@@ -6,8 +6,8 @@ import socket
 from typing import Any
 
 from labxchange.net.quic import STREAMS_MAX
+from labxchange.settings import LANE_CREDIT_BYTES, LANE_FETCH_BYTES
 from labxchange.transfer.lanes import messages
-from labxchange.transfer.lanes.fetching import LaneFetching
 from labxchange.transfer.lanes.ring import Row
 from labxchange.transfer.lanes.worker import Worker
 
@@ -52,4 +52,5 @@ def test_an_order_that_was_given_before_a_datagram_came_is_obeyed_before_it(monk
 
 
 def test_a_connection_has_streams_for_the_requests_of_ten_transfers() -> None:
-    assert 10 * (LaneFetching.parallel + 2) < STREAMS_MAX, "or some move and the others wait"
+    of_several_lanes = LANE_CREDIT_BYTES // (LANE_FETCH_BYTES // 2)
+    assert 10 * (of_several_lanes + 2) < STREAMS_MAX, "or some move and the others wait"
