@@ -577,10 +577,13 @@ class Node(Verbs):
 
     async def transfer_show(self, *, transfer: str) -> values.TransferInfo:
         self.core.require()  # a locked node moves nothing, whatever it last wrote down
-        return self._transfer(self._find(transfer))
+        with self.core.database.begin():  # one for all that is read: screens ask several times a second
+            return self._transfer(self._find(transfer))
 
     def _find(self, transfer: str) -> TransferRow:
         with self.core.database.begin() as tx:
+            if (row := transfers.transfer(tx, transfer)) is not None:
+                return row
             found = [row for row in transfers.all_transfers(tx) if len(transfer) >= 6 and row.transfer.startswith(transfer)]
         if len(found) != 1:
             raise InputError("transfer-unknown", "There is no such transfer.", hint="`labxchange transfer list` shows them.")

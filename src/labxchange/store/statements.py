@@ -7,7 +7,7 @@ from hashlib import sha256
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, delete, func, literal_column, select
+from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, literal_column, select
 from sqlalchemy.dialects.sqlite import insert
 
 from labxchange.identity.statement import Signed
@@ -17,6 +17,13 @@ from labxchange.store.tables import bodies, outbox, statements
 PAGE_BYTES = 1 << 20
 _ORDER: ColumnElement[int] = literal_column("statements.rowid")
 """The order in which they were kept: times tie, and the clock may have been set back."""
+_GET = select(statements.c.envelope).where(statements.c.id == bindparam("of"))
+_ABOUT = (
+    select(statements.c.envelope)
+    .where(statements.c.about == bindparam("subject"), statements.c.kind == bindparam("of"))
+    .order_by(_ORDER)
+)
+"""Asked all the time, so built once."""
 
 
 class _Statement(Row, frozen=True, kw_only=True):
@@ -43,13 +50,12 @@ def put(tx: Connection, signed: Signed[Any], *, about: str, now: int) -> None:
 
 def get(tx: Connection, statement: str) -> bytes | None:
     """The envelope, or None."""
-    return tx.execute(select(statements.c.envelope).where(statements.c.id == statement)).scalar()
+    return tx.execute(_GET, {"of": statement}).scalar()
 
 
 def about(tx: Connection, subject: str, kind: str) -> list[bytes]:
     """Envelopes of ``kind`` about ``subject``, oldest first."""
-    query = select(statements.c.envelope).where(statements.c.about == subject, statements.c.kind == kind)
-    return list(tx.execute(query.order_by(_ORDER)).scalars())
+    return list(tx.execute(_ABOUT, {"subject": subject, "of": kind}).scalars())
 
 
 def is_about(tx: Connection, statement: str, subject: str, kind: str) -> bool:

@@ -56,7 +56,7 @@ class Report(NamedTuple):
 
 
 def _at(first: int, end: int) -> slice | NDArray[np.int64]:
-    """Where in the rings the numbers [first, end) are: a slice unless they go round the end, as that is several times as quick."""
+    """Where in the rings the numbers [first, end) are: a slice, which is much quicker, unless they go round the end."""
     begin = first & _MASK
     return slice(begin, begin + end - first) if begin + end - first <= RING else np.arange(first, end) & _MASK
 
