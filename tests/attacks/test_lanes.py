@@ -485,7 +485,7 @@ def test_what_the_machines_hold_is_fixed() -> None:
     assert len(sealer._cuts._known) <= len(SIZES)
     assert len(world.receiver._replies) <= 10
     assert world.receiver.next_event() == Up()
-    assert BATCH_DATAGRAMS == 352  # eight system calls: docs/adr/0015
+    assert BATCH_DATAGRAMS == 704  # sixteen system calls: docs/adr/0018
 
 
 def test_only_the_host_that_answered_over_quic_needs_no_challenge() -> None:

@@ -229,7 +229,7 @@ class Inbox:
     def __init__(self) -> None:
         self._data = bytearray()
 
-    def add(self, data: bytes) -> list[bytes]:
+    def add(self, data: bytes | memoryview) -> list[bytes]:
         """The messages that ``data`` completes."""
         self._data += data
         out, position = [], 0

@@ -21,7 +21,7 @@ from labxchange.wire.data.datagram import BATCH_BYTES, Cuts
 
 RING_BYTES: Final = 32 << 20
 RECEIPTS_MAX: Final = 1 << 15
-_CALLS_A_TURN, _TURN_BYTES = 64, 512 << 10
+_CALLS_A_TURN, _TURN_BYTES = 64, 1 << 20
 _AGE_MAX_S: Final = 1.0
 
 

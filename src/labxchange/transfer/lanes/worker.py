@@ -94,6 +94,7 @@ class Worker:
         self._control.setblocking(False)
         self._listen = listen
         self._inbox = messages.Inbox()
+        self._ordered = memoryview(bytearray(_CONTROL_BYTES))
         self._outbox = messages.Outbox(control)
         self._lanes: dict[bytes, _Lane] = {}
         self._own: dict[LaneSocket, _Lane] = {}
@@ -150,13 +151,13 @@ class Worker:
         count = _CONTROL_BYTES
         while count == _CONTROL_BYTES and not self._over:
             try:
-                data = self._control.recv(_CONTROL_BYTES)
+                count = self._control.recv_into(self._ordered)
             except BlockingIOError:
                 return
             except OSError:
-                data = b""
-            count, self._over = len(data), not data
-            for message in self._inbox.add(data):
+                count = 0
+            self._over = not count
+            for message in self._inbox.add(self._ordered[:count]):
                 self._obey(messages.decode_order(message))
 
     def _obey(self, order: messages.Order) -> None:

@@ -30,10 +30,10 @@ NONCE_BYTES: Final = 12
 CALL_DATAGRAMS: Final = 44
 CALL_BYTES: Final = 65_000
 """Of one system call: an IPv4 datagram before it is cut holds at most 65,507."""
-BATCH_CALLS: Final = 8
+BATCH_CALLS: Final = 16
 BATCH_DATAGRAMS: Final = BATCH_CALLS * CALL_DATAGRAMS
 BATCH_BYTES: Final = BATCH_CALLS * CALL_BYTES
-"""What is handled together where there is so much: what numpy costs a batch is then paid once for eight system calls."""
+"""What is handled together where there is so much: what numpy costs a batch is then paid once for sixteen system calls."""
 SIZES: Final = (1_200, 1_452, 1_472, 8_972)
 """Sizes of a datagram (UDP payload): what every path carries, and what full frames of 1,500 (IPv6, IPv4) and 9,000 bytes hold."""
 SIZE_MAX: Final = SIZES[-1]
