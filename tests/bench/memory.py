@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import mmap
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,5 +58,4 @@ class Held:
 
 
 def _free_bytes() -> int:
-    with Path("/proc/meminfo").open() as lines:
-        return next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemFree:"))
+    return os.sysconf("SC_AVPHYS_PAGES") * mmap.PAGESIZE

@@ -1,8 +1,10 @@
-"""Many files in a few threads: batches go out, results come back in order, and little is ahead of the consumer."""
+"""Many files in a few threads: batches go out, results come back in order, and little is ahead of the consumer. The threads stand
+back behind whatever a person waits for."""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,6 +12,7 @@ from threading import Event
 from typing import Final, TypeVar
 
 from labxchange.dataset.listing import ListedFile
+from labxchange.settings import BULK_NICE
 
 BATCH_FILES: Final = 256
 BATCH_BYTES: Final = 16 << 20
@@ -41,7 +44,7 @@ def in_order(
     """
     threads = threads if threads > 0 else min(4, os.cpu_count() or 1)
     waiting: deque[Future[list[R]]] = deque()
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="files")
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="files", initializer=_stand_back)
     try:
         for batch in work:
             waiting.append(pool.submit(run, batch))
@@ -52,3 +55,8 @@ def in_order(
     finally:
         abandon.set()
         pool.shutdown(cancel_futures=True)
+
+
+def _stand_back() -> None:
+    if sys.platform == "linux":  # elsewhere it would be all threads of this process
+        os.nice(BULK_NICE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import sys
 import threading
 from hashlib import sha256
 from pathlib import Path
@@ -17,6 +18,7 @@ from labxchange.errors import UnavailableError
 from labxchange.files import hashing
 from labxchange.files.hashing import CacheKey, CutShort, FileHash, Hashed, hash_file, hash_files
 from labxchange.files.scan import Scan, scan
+from labxchange.settings import BULK_NICE
 
 MIB = 1 << 20
 OLD_NS = 1_600_000_000_000_000_000
@@ -222,8 +224,11 @@ def test_a_slow_consumer_bounds_what_is_ahead(tmp_path: Path) -> None:
     started: list[ListedFile] = []
     work = [[index] for index in range(40)]
 
+    nice: list[int] = []
+
     def run(batch: list[int]) -> list[int]:
         started.append(files[batch[0]])
+        nice.append(os.nice(0))
         return batch
 
     from labxchange.files.parallel import in_order
@@ -232,6 +237,8 @@ def test_a_slow_consumer_bounds_what_is_ahead(tmp_path: Path) -> None:
     assert next(results) == [0]
     results.close()  # type: ignore[attr-defined]
     assert len(started) <= 5
+    if sys.platform == "linux":
+        assert set(nice) == {min(os.nice(0) + BULK_NICE, 19)}
 
 
 def test_chunks_of_a_large_file_are_announced_ahead_of_the_result(tmp_path: Path) -> None:

@@ -3,8 +3,8 @@
 It joins the pure lane machines to sockets and to disk. One loop receives, runs the machines and sends; threads read ahead, and a
 process of its own, the writer, writes and hashes. It holds no key but those of its lanes, which came through the control socket
 (descriptor CONTROL) and are gone with it; it writes no store, no journal and no trail: complete chunks are reported to the node
-every 50 ms. LISTEN is this worker's socket of the node's one port. It ends when the node closes the control socket, or the writer
-ends.
+every 50 ms, and the last of what was asked for at once. LISTEN is this worker's socket of the node's one port. It ends when the
+node closes the control socket, or the writer ends.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from labxchange.dataset.listing import Line, ListedFile
 from labxchange.errors import UnavailableError
 from labxchange.files.scan import Sources
 from labxchange.net.lane_socket import LaneSocket, open_lane
+from labxchange.settings import BULK_NICE
 from labxchange.transfer.lanes import messages
 from labxchange.transfer.lanes.gauge import Busy, Gauge
 from labxchange.transfer.lanes.ring import Ring, Row
@@ -378,6 +379,8 @@ class Worker:
                 unit, came = news
                 job.assembly.give_back(unit)
                 job.came += came
+            if not job.assembly.waits and not job.sink.backlog:
+                self._tell_came(job)
             if job.sink.is_over:
                 self._over = self._over or job.id in self._jobs  # nobody asked for that
                 job.sink.close()
@@ -427,6 +430,7 @@ def _is_ipv6(remote: tuple[str, int] | None) -> bool:
 def main(arguments: list[str]) -> None:
     """Entry of the process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the node, which says when we end
+    os.nice(BULK_NICE)  # and the writer, which inherits it
     sys.setswitchinterval(_SWITCH_S)
     gc.freeze()
     gc.set_threshold(_GARBAGE)  # batches leave no cycles behind; looking for some each 700 objects would cost 2 % here

@@ -78,6 +78,11 @@ class Assembly:
                 self._units[start] = Unit(start, length, chunks)
                 insort(self._starts, start)
 
+    @property
+    def waits(self) -> bool:
+        """Something that was asked for has not come whole."""
+        return bool(self._units)
+
     def put(self, offset: int, data: memoryview) -> int:
         """Bytes of the line from ``offset`` on; returns how many were missing."""
         added = 0

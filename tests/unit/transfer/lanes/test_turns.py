@@ -1,15 +1,21 @@
-"""The order of things in a worker's loop: what the node ordered before a datagram came is obeyed before that is looked at."""
+"""The order of things in a worker's loop: what the node ordered before a datagram came is obeyed before that is looked at, and
+what is complete is told when it is due."""
 
 from __future__ import annotations
 
 import socket
 from typing import Any
 
+import pytest
+
+from labxchange.dataset.listing import Line
 from labxchange.net.quic import STREAMS_MAX
 from labxchange.settings import LANE_CREDIT_BYTES, LANE_FETCH_BYTES
 from labxchange.transfer.lanes import messages
 from labxchange.transfer.lanes.ring import Row
-from labxchange.transfer.lanes.worker import Worker
+from labxchange.transfer.lanes.slots import Slots
+from labxchange.transfer.lanes.worker import Worker, _Job
+from labxchange.wire.data.assembly import Unit
 
 LANE = b"lane-1"
 
@@ -49,6 +55,41 @@ def test_an_order_that_was_given_before_a_datagram_came_is_obeyed_before_it(monk
         monkeypatch.setattr(worker, "_lanes_of", lambda row: happened.append("datagram") or [])
         worker._take_datagrams()
         assert happened == 3 * ["order", "datagram"]
+
+
+class Stored:
+    """A sink of which one unit has been written; so many more are not."""
+
+    def __init__(self, backlog: int) -> None:
+        self.backlog = backlog
+        self.is_over = False
+
+    def take(self) -> list[tuple[Unit, list[messages.Came]]]:
+        return [(Unit(0, 1, (0, 0)), [messages.Came(0, bytes(32), b"")])]
+
+
+@pytest.mark.parametrize(("expected", "backlog", "told"), [(0, 0, 1), (1, 0, 0), (0, 1, 0)], ids=["all", "to come", "to write"])
+def test_the_last_chunks_of_what_was_asked_for_are_told_at_once(expected: int, backlog: int, told: int) -> None:
+    """Else each transfer lasts longer by half of the time between two reports."""
+    node, control = socket.socketpair()
+    stored, ready = socket.socketpair()
+    with node, control, stored, ready:
+        worker = Worker(control, None)
+        worker._report_at = float("inf")
+        job = _Job(1, Line([]), Slots(None))
+        job.sink = Stored(backlog)  # type: ignore[assignment]
+        job.assembly.expect((start, 1, (start, start)) for start in range(expected))
+        worker._jobs[job.id] = job
+        worker._sinks.register(ready, 1, job)
+        stored.send(b"1")
+        worker._take_stored()
+        worker._tell()
+        node.setblocking(False)
+        try:
+            said = [messages.decode_news(message) for message in messages.Inbox().add(node.recv(1 << 16))]
+        except BlockingIOError:
+            said = []
+        assert [type(item) for item in said] == told * [messages.Chunks]
 
 
 def test_a_connection_has_streams_for_the_requests_of_ten_transfers() -> None:

@@ -13,6 +13,7 @@ from typing import get_args
 
 import pytest
 
+from labxchange.settings import BULK_NICE
 from labxchange.transfer.lanes import messages
 from labxchange.wire.data.datagram import Writer, lane_secret
 from tests.support.lane_workers import JOB, Move
@@ -49,6 +50,12 @@ def check(move: Move, folder: Path) -> None:
             assert move.part(number) == (folder / file.path).read_bytes()
 
 
+def of_both(pid: int | None) -> list[int]:
+    """A worker and its writer."""
+    assert pid is not None
+    return [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
+
+
 @pytest.mark.parametrize("sender_dials", [True, False], ids=["sender dials", "receiver dials"])
 def test_a_folder_arrives(folder: Path, tmp_path: Path, sender_dials: bool) -> None:
     async def main() -> None:
@@ -62,6 +69,8 @@ def test_a_folder_arrives(folder: Path, tmp_path: Path, sender_dials: bool) -> N
             await move.until(lambda: len(move.of(messages.Sent)) == 2)
             assert [(sent.request, sent.gone) for sent in move.of(messages.Sent)] == [(1, []), (2, [])]
             check(move, folder)
+            for pid in (move.sender.pid, *of_both(move.receiver.pid)):
+                assert os.getpriority(os.PRIO_PROCESS, pid or 0) == min(os.nice(0) + BULK_NICE, 19)
             for worker in (move.sender, move.receiver):
                 worker.order(messages.CloseJob(job=JOB))
             await move.until(lambda: len(move.of(messages.JobClosed)) == 2)
