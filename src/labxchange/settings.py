@@ -71,7 +71,7 @@ DIGESTS_WAIT_S: Final = 20.0
 """How long a question for digests waits for the sender's hashing before it is answered with none."""
 
 BULK_NICE: Final = 5
-"""By so much what moves and hashes bytes stands back behind the node and whatever else a person waits for (nice(1))."""
+"""By so much what moves and hashes bytes stands back behind the node, and others where sessions are not weighed (nice(1))."""
 
 NUMPY_ENVIRONMENT: Final = {"OPENBLAS_NUM_THREADS": "1"}
 """For processes that multiply no matrices: numpy's library for that starts a thread for each core, and they spin for a while when
