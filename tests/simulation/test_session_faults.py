@@ -141,6 +141,26 @@ def test_an_idle_channel_stays_open_for_an_hour() -> None:
     simulate(main())
 
 
+@pytest.mark.parametrize("pause_s", [0.0, 5.0, 60.0])
+def test_a_list_of_many_files_takes_as_few_round_trips_after_a_pause(pause_s: float) -> None:
+    async def main() -> None:
+        async def answer(stream: Stream) -> None:
+            await stream.receive()
+            await stream.send(bytes(100_000), end=True)
+
+        async with World(seed=5, delay_s=0.05) as world:
+            channel = await world.dial()
+            world.b.channels[0].serve(answer)
+            await asyncio.sleep(pause_s)
+            asked_at = now()
+            async with await channel.open() as stream:
+                await stream.send(b"list", end=True)
+                assert len(await stream.receive() or b"") == 100_000
+            assert now() - asked_at < 0.2  # a round trip, and what 100 kB take at the rate that a lane begins with
+
+    simulate(main())
+
+
 def test_the_dialler_may_change_its_address() -> None:
     async def main() -> None:
         async with World(seed=4) as world:

@@ -233,7 +233,7 @@ class Link:
     def _transmit(self) -> None:
         self.write_streams()
         now = self.loop.time()
-        self.quic.keep_window()
+        self.quic.keep_window(now)
         datagrams = self.quic.datagrams_to_send(now=now)
         if datagrams:
             if self.closed is not None:

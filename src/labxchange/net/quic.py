@@ -16,6 +16,7 @@ from hashlib import sha256
 
 from aioquic.buffer import Buffer  # type: ignore[attr-defined]
 from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.congestion.cubic import K_CUBIC_MAX_IDLE_TIME, CubicCongestionControl
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.packet import QuicFrameType, QuicProtocolVersion
 from aioquic.quic.packet_builder import QuicPacketBuilder
@@ -135,7 +136,7 @@ class BoundedConnection(QuicConnection):
         self._window = WINDOW_BYTES
         self._stream_window = STREAM_WINDOW_BYTES
         self._local_max_streams_bidi.value += STREAMS_MAX
-        self._widen(min(int(START_BYTES_S * self._loss._rtt_smoothed) // DATAGRAM_BYTES, _PACKETS_MAX))
+        self._begin()
 
     def consume(self, stream_id: int, count: int) -> None:
         """``count`` bytes of a stream were used up here, so the peer may send as many more."""
@@ -201,11 +202,21 @@ class BoundedConnection(QuicConnection):
         while self._loss._pto_count > 0 and timeout * 2**self._loss._pto_count > _PROBE_MAX_S:
             self._loss._pto_count -= 1
 
-    def keep_window(self) -> None:
+    def keep_window(self, now: float) -> None:
         """Let a connection always send what one may begin with (ten packets, RFC 9002; to a proven peer as many as a lane): on a
         path that loses some by chance the window shrinks to two, and then each small answer takes three round trips; and lists of
-        many files would take seven to grow to."""
-        self._widen(_PACKETS_PROVEN if self._window == WINDOW_BYTES else _PACKETS_BEFORE)
+        many files would take seven to grow to. After a pause it begins anew: aioquic would, with ten packets, at each one that it
+        sends until one is acknowledged."""
+        proven, control = self._window == WINDOW_BYTES, self._loss._cc
+        assert isinstance(control, CubicCongestionControl)
+        if proven and 0.0 < control.last_ack <= now - K_CUBIC_MAX_IDLE_TIME:
+            control.reset()
+            control.last_ack = 0.0
+            self._begin()
+        self._widen(_PACKETS_PROVEN if proven else _PACKETS_BEFORE)
+
+    def _begin(self) -> None:
+        self._widen(min(int(START_BYTES_S * self._loss._rtt_smoothed) // DATAGRAM_BYTES, _PACKETS_MAX))
 
     def _widen(self, packets: int) -> None:
         control = self._loss._cc
