@@ -42,6 +42,9 @@ BATCH_FILES: Final = 4000
 BATCH_BYTES: Final = 64 << 20
 """Small files are flushed, recorded and renamed in batches of this many files or bytes."""
 
+LAST_BATCH_FILES: Final = 500
+"""In batches of this many once nothing more is to be asked for, so that little is left to do when the last one is here."""
+
 PROGRESS_PERCENT: Final = 10
 PROGRESS_BYTES: Final = 64 << 30
 """Signed progress: each 10 % or 64 GiB, whichever is later."""

@@ -282,7 +282,7 @@ class Download:
             self._got[chunk] = True
             self._fresh.append(chunk)
             self._fresh_bytes += length
-        if self._fresh_bytes >= JOURNAL_BYTES or len(self._fresh) >= BATCH_FILES:
+        if self._fresh_bytes >= JOURNAL_BYTES or len(self._fresh) >= self._wanted.batch_files:
             self._full.set()
 
     def _wrong(self, chunk: int, got: str) -> None:
@@ -354,7 +354,8 @@ class Download:
                 if file not in self.findings and not self._released[file]:
                     batch.append(file)
                     size += self.files[file].size
-            full = len(batch) >= BATCH_FILES or size >= BATCH_BYTES or any(self.files[file].size >= _READ_BYTES for file in batch)
+            full = len(batch) >= self._wanted.batch_files or size >= BATCH_BYTES
+            full = full or any(self.files[file].size >= _READ_BYTES for file in batch)
             if not everything and not full:
                 self._ready.extendleft(reversed(batch))
                 return []

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labxchange.dataset.listing import Line
+from labxchange.settings import BATCH_FILES, LAST_BATCH_FILES
 from labxchange.transfer.digests import ChunkDigests
 from labxchange.transfer.intervals import Interval
 from labxchange.transfer.plan import Plan
@@ -40,6 +41,16 @@ class Wanted:
         self.requests, self.copies = Plan(line), Plan(line)
         self._under_way = 0
         self._more = asyncio.Event()
+
+    @property
+    def all_asked(self) -> bool:
+        """All that is lacking is in a request that somebody works on."""
+        return self.settled and self.requests.empty and self.copies.empty
+
+    @property
+    def batch_files(self) -> int:
+        """How many small files go together."""
+        return LAST_BATCH_FILES if self.all_asked else BATCH_FILES
 
     def anew(self) -> None:
         """Nothing is under way: plan all that may be had."""
@@ -81,7 +92,7 @@ class Wanted:
             if asked := plan.take():
                 self._under_way += 1
                 return asked
-            if self.settled and not self._under_way and self.requests.empty and self.copies.empty:
+            if self.all_asked and not self._under_way:
                 self._more.set()
                 return []
             self._more.clear()

@@ -24,14 +24,14 @@ from labxchange.files.hashing import hash_files
 from labxchange.files.quarantine import Quarantine
 from labxchange.files.scan import Scan, scan
 from labxchange.net.simulated import run_virtual
-from labxchange.transfer import plan, receive, streams
+from labxchange.transfer import plan, receive, streams, wanted
 from labxchange.transfer.digests import ChunkDigests
 from labxchange.transfer.intervals import Interval, count, of_numbers
 from labxchange.transfer.pace import Pace
 from labxchange.transfer.receive import Download
 from labxchange.transfer.reuse import Held, Reuse
 from labxchange.transfer.send import Source, checked_intervals, send_chunks
-from labxchange.transfer.streams import Streams
+from labxchange.transfer.streams import Ended, Streams
 from labxchange.wire.control.messages import Fetch, Fetched, Gone, Piece, Pieces, Refused, decode_request, encode
 
 TRANSFER = "ab" * 16
@@ -232,6 +232,50 @@ def test_everything_arrives_and_is_released_after_it_is_journalled(tmp_path: Pat
         chunks = {chunk for first, last in held for chunk in range(first, last + 1)}
         assert all(set(shelf.line.chunks_of(file)) <= chunks for first, last in files for file in range(first, last + 1))
     assert download.done_bytes == shelf.line.bytes
+
+
+def test_small_files_go_in_shorter_batches_once_all_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else thousands of them wait for their names when the last one is here."""
+    monkeypatch.setattr(wanted, "LAST_BATCH_FILES", 3)
+    shelf, book = Shelf(tmp_path / "source", {f"n{number}": data(99, number) for number in range(10)}), Book()
+    target = tmp_path / "target"
+
+    async def main() -> None:
+        download = make(shelf, target, book)
+
+        def come(chunk: int) -> None:
+            download._quarantine.write(chunk, 0, shelf.contents[shelf.files[chunk].path])
+            download.done([Ended(chunk, 99, "", b"")])
+
+        def named() -> int:
+            return sum((target / file.path).exists() for file in shelf.files)
+
+        for chunk in range(4):
+            come(chunk)
+        await download._commit_fresh()
+        assert named() == 0, "a short batch waits for company while more is to be asked for"
+        assert download._wanted.requests.take() == [(0, 9)]
+        await download._commit_fresh()
+        assert named() == 4
+        download._full.clear()
+        for chunk in (4, 5):
+            come(chunk)
+        assert not download._full.is_set()
+        await download._commit_fresh()
+        assert named() == 4
+        come(6)
+        assert not download._full.is_set(), "one is fresh"
+        for chunk in (7, 8):
+            come(chunk)
+        assert download._full.is_set()
+        await download._commit_fresh()
+        assert named() == 9
+        come(9)
+        await download._commit_fresh(everything=True)
+        assert download.complete
+        assert same(target, shelf)
+
+    asyncio.run(main())
 
 
 def test_what_the_journal_holds_is_not_asked_for_again(tmp_path: Path) -> None:
