@@ -245,6 +245,23 @@ def test_each_session_is_cosigned_by_both(tmp_path: Path) -> None:
     simulate(story, tmp_path)
 
 
+@pytest.mark.parametrize("first", ["Ada", "Bo"])
+def test_who_verifies_first_is_cosigned_once_the_other_has_verified_too(tmp_path: Path, first: str) -> None:
+    async def story(world: World) -> None:
+        one, other = sorted(await world.pair(verify=False), key=lambda machine: machine.name != first)
+        await one.node.contact_verify(contact=other.name, words=list((await other.node.key_show()).words))
+
+        async def refused() -> bool:
+            return any(entry.result_code == "contact-unverified" for entry in await one.node.audit_list())
+
+        await wait_for(refused, what="the refusal", timeout_s=100)
+        assert not _cosigned(one)
+        await other.node.contact_verify(contact=one.name, words=list((await one.node.key_show()).words))
+        await wait_for(lambda: _cosigned(one) and _cosigned(other), what="both to be cosigned", timeout_s=10)
+
+    simulate(story, tmp_path)
+
+
 def _cosigned(machine: Machine) -> int:
     trail = machine.node.core.trail
     assert trail is not None

@@ -18,7 +18,7 @@ from labxchange.audit.entry import Entry
 from labxchange.audit.events import Event
 from labxchange.errors import InputError, IntegrityError, LabxchangeError, PeerError, RefusedError, UnavailableError
 from labxchange.identity.sealing import Argon
-from labxchange.net.channel import Channel, Stream
+from labxchange.net.channel import Channel
 from labxchange.net.network import Network
 from labxchange.node import values
 from labxchange.node.acquaintance import contact_info, invitation_infos
@@ -111,7 +111,7 @@ class Node(Verbs):
         self.decisions = Decisions(core, self.receipts, wake=self._wake)
         self.inbox = Inbox(core, self.contacts)
         self.budget = Budget(core)
-        self.witnessing = Witnessing(core, self.contacts, self.budget)
+        self.witnessing = Witnessing(core, self.contacts, self.budget, seen=self._seen)
         self.grants = Grants(core, self.contacts, wake=self._wake, judge=self._judge_grant)
         self.bulk = Bulk(core, lane_workers, entry=self.receipts.entry)
         self.controls = Controls(core, self.bulk, self.receipts)
@@ -150,7 +150,7 @@ class Node(Verbs):
             self.contacts,
             self.denials,
             network,
-            handler=self._handle,
+            handler=self.serving.handle,
             take=self.taking.take,
             greet=self._greet,
             has_work=lambda key: self.receiving.has_work(key) or self.serving.has_work(key),
@@ -174,19 +174,23 @@ class Node(Verbs):
         if channel is not None:
             self.peers.spawn(self._witness(channel))
 
-    async def _witness(self, channel: Channel) -> None:
+    def _seen(self, channel: Channel) -> None:
+        """A contact that shows its trail has verified us; of two, the one that was first to verify the other was refused."""
+        self.peers.spawn(self._witness(channel, again=True))
+
+    async def _witness(self, channel: Channel, *, again: bool = False) -> None:
         with contextlib.suppress(LabxchangeError):
             try:
-                await self._show_trail(channel)
+                await self._show_trail(channel, again=again)
             except (UnavailableError, RefusedError):  # also when it was about to close: the contact started again
                 other = self.peers.connected(channel.peer_key.hex())
                 if other is not None and other is not channel:
                     await self._show_trail(other)
 
-    async def _show_trail(self, channel: Channel) -> None:
+    async def _show_trail(self, channel: Channel, *, again: bool = False) -> None:
         """Have our trail cosigned; that a contact does not is written down."""
         try:
-            await self.witnessing.show(channel)
+            await self.witnessing.show(channel, again=again)
         except RefusedError as error:
             self.denials.note(error.code, channel.peer_key.hex())
             raise
@@ -203,9 +207,6 @@ class Node(Verbs):
                 hint="`labxchange contact list` shows it; `labxchange contact accept-trail` goes on.",
             )
         return await self.peers.channel(key)
-
-    async def _handle(self, channel: Channel, stream: Stream) -> None:
-        await self.serving.handle(channel, stream)
 
     async def _greet(self, channel: Channel) -> None:
         key = channel.peer_key.hex()

@@ -7,6 +7,7 @@ a person decides; both checkpoints are kept as evidence. The rule itself is ``au
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Literal
 
 from msgspec.structs import replace
@@ -49,26 +50,39 @@ STOPPED = ("diverged", "rolled-back")
 
 
 class Witnessing:
-    """Both sides of the exchange of one node."""
+    """Both sides of the exchange of one node.
 
-    def __init__(self, core: Core, contacts: Contacts, budget: Budget) -> None:
+    Args:
+        seen: told when a contact's checkpoint was cosigned here.
+    """
+
+    def __init__(self, core: Core, contacts: Contacts, budget: Budget, *, seen: Callable[[Channel], None]) -> None:
         self._core = core
         self._contacts = contacts
         self._budget = budget
+        self._seen = seen
+        self._refused: set[str] = set()
         self._turns: dict[str, asyncio.Lock] = {}
         self._showing: dict[str, asyncio.Lock] = {}
 
     # --- our trail ----------------------------------------------------------------------------------------------------
-    async def show(self, channel: Channel) -> None:
-        """Have our newest checkpoint cosigned.
+    async def show(self, channel: Channel, *, again: bool = False) -> None:
+        """Have our newest checkpoint cosigned; ``again``: only if the peer refused the one before.
 
         Raises:
             RefusedError: the peer does not cosign; nothing is exchanged until it is settled.
             PeerError, UnavailableError.
         """
         # One head after the other: of two at once, the smaller could come second, and that is what a rollback looks like.
-        async with self._showing.setdefault(channel.peer_key.hex(), asyncio.Lock()):
-            await self._show(channel)
+        key = channel.peer_key.hex()
+        async with self._showing.setdefault(key, asyncio.Lock()):
+            if again and key not in self._refused:
+                return
+            try:
+                await self._show(channel)
+            except RefusedError:
+                self._refused.add(key)
+                raise
 
     async def _show(self, channel: Channel) -> None:
         trail = self._core.trail
@@ -106,6 +120,7 @@ class Witnessing:
         )
         with self._core.act(entry) as tx:
             trail.add_cosignature(tx, size=checkpoint.size, cosigner=cosigner.issuer, line=answer.line)
+        self._refused.discard(row.key)
         self._core.notices.publish("trail")
 
     def _proof(self, asked: AskProof, checkpoint: Checkpoint) -> Consistency:
@@ -132,6 +147,7 @@ class Witnessing:
         """
         async with self._turns.setdefault(channel.peer_key.hex(), asyncio.Lock()):  # two heads at once are judged one by one
             await self._answer(channel, stream, request)
+        self._seen(channel)
 
     async def _answer(self, channel: Channel, stream: Stream, request: Witness) -> None:
         key = channel.peer_key.hex()

@@ -42,7 +42,7 @@ from labxchange.transfer.wanted import Wanted
 from labxchange.wire.control.messages import Gone
 
 _ATTEMPTS = 3
-_FEW = 16
+_FEW, _SMALL_BYTES = 16, 256 << 10
 _READ_BYTES = 1 << 20
 _WINDOWS = 2
 _RECORDS_MAX = 100_000
@@ -251,7 +251,7 @@ class Download:
             self._wanted.over(asked)
 
     async def _commit_often(self, over: asyncio.Event) -> None:
-        """Commit each half second or 64 MiB, many small files each 2 s or 2,000; ends by itself, never within a commit."""
+        """Commit each half second or 64 MiB, many small files each 2 s or 4,000; ends by itself, never within a commit."""
         waited = 0.0
         while not over.is_set():
             try:
@@ -259,7 +259,8 @@ class Download:
                     await self._full.wait()
             except TimeoutError:
                 waited += JOURNAL_SECONDS
-                if len(self._fresh) > _FEW and waited < JOURNAL_SMALL_SECONDS:
+                small = self._fresh_bytes < len(self._fresh) * _SMALL_BYTES
+                if small and len(self._fresh) > _FEW and waited < JOURNAL_SMALL_SECONDS:
                     continue
             waited = 0.0
             self._full.clear()

@@ -467,6 +467,32 @@ def test_a_request_stays_within_its_limits(tmp_path: Path, monkeypatch: pytest.M
     assert same(tmp_path / "target", shelf)
 
 
+@pytest.mark.parametrize(("files", "size", "after_s"), [(1, 20 << 20, 0.5), (20, 1000, 2.0)])
+def test_only_small_files_wait_for_company(tmp_path: Path, files: int, size: int, after_s: float) -> None:
+    """Nineteen chunks, of one large file or of as many small ones: what a kill can make come again."""
+    shelf, book = Shelf(tmp_path / "source", {f"n{number}": data(size, number) for number in range(files)}), Book()
+    download = make(shelf, tmp_path / "target", book)
+    assert shelf.line.chunks == 20
+
+    async def main() -> None:
+        download._full.clear()
+        for chunk in range(19):
+            place = shelf.line.chunk_at(chunk)
+            content = shelf.contents[shelf.files[place.file].path][place.file_offset :][: place.length]
+            download._quarantine.write(chunk, 0, content)
+            download.done([Ended(chunk, place.length, "", b"")])
+        committing = asyncio.ensure_future(download._commit_often(over := asyncio.Event()))
+        await asyncio.sleep(after_s - 0.1)
+        assert not book.arrived
+        await asyncio.sleep(0.2)
+        assert count(book.arrived) == 19
+        over.set()
+        download._full.set()
+        await committing
+
+    run_virtual(main())
+
+
 def test_a_slow_disk_bounds_what_a_kill_can_lose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two windows of the journal, and as many requests as there may be; and the disk need not wait for the network."""
     window, request = 4 << 20, 1 << 20
