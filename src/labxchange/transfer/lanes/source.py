@@ -37,10 +37,6 @@ class _Block:
         self.buffer = buffer
         self.gone: Gone | None = None
 
-    @property
-    def is_full(self) -> bool:
-        return self.end - self.start == BLOCK_BYTES
-
 
 class LaneSource:
     """``wire.data.asked.Read`` over the files of a listing."""
@@ -62,8 +58,8 @@ class LaneSource:
     def __call__(self, offset: int, length: int) -> memoryview:
         block = self._block
         if block is not None and block.start <= offset < block.end:
-            if offset + length > block.end and self._ahead is None and block.is_full:  # a batch is full where it can be
-                block = self._read_at_once(offset) or block
+            if offset + length > block.end and self._ahead is None:  # a batch is full where it can be
+                block = self._read_at_once(offset, length) or block
             return self._of(block, offset, length)
         if offset == self._ahead_start and self._ahead is not None:
             if not self._ahead.done():
@@ -75,7 +71,7 @@ class LaneSource:
             return self._of(block, offset, length)
         if block is None or offset in (block.end, self._expected):
             self._expected = -1
-            block = self._read_at_once(offset)
+            block = self._read_at_once(offset, length)
             if block is not None:
                 return self._of(block, offset, length)
             self._look_ahead(offset)
@@ -103,13 +99,17 @@ class LaneSource:
             length = gone.start - offset
         return block.buffer[offset - block.start : min(offset + length, block.end) - block.start]
 
-    def _read_at_once(self, offset: int) -> _Block | None:
-        """The block from there on, unless that takes a thread."""
+    def _read_at_once(self, offset: int, length: int) -> _Block | None:
+        """As many times ``length`` as a block holds, which is what batches like this one need, unless that takes a thread or is
+        no more than is there."""
         if self._by_thread:
             return None
         file = self._line.file_of(offset)
         begin, end = int(self._line.offset[file]), int(self._line.offset[file + 1])
-        block = _Block(offset, min(offset + BLOCK_BYTES, end), self._buffer())
+        end = min(offset + max(BLOCK_BYTES // length, 1) * min(length, BLOCK_BYTES), end)
+        if self._block is not None and self._block.start <= offset and end <= self._block.end:
+            return None
+        block = _Block(offset, end, self._buffer())
         if self._reader.read_at_once(file, offset - begin, block.buffer[: block.end - offset]):
             self._patience = 1
             return self._take(block)
