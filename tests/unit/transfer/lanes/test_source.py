@@ -86,6 +86,32 @@ def test_any_ranges_with_bytes_from_before_between(folder: Folder, seed: int) ->
             assert folder.read(start, stop) == folder.data[start:stop]
 
 
+@pytest.mark.parametrize("length", [64_064, 400_000, 735_232, 1_010_944])
+def test_a_large_file_that_is_in_memory_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, length: int) -> None:
+    """Whatever of it goes into a batch."""
+    size, read = 16 << 20, 0
+    (tmp_path / "large").write_bytes(random.Random(6).randbytes(size))
+    read_at_once = SourceReader.read_at_once
+
+    def count(reader: SourceReader, index: int, offset: int, view: memoryview) -> bool:
+        nonlocal read
+        read += len(view)
+        return read_at_once(reader, index, offset, view)
+
+    monkeypatch.setattr(SourceReader, "read_at_once", count)
+    found = scan([tmp_path])
+    with ThreadPoolExecutor(1) as threads:
+        source = LaneSource(found.sources, found.files, Line(found.files), threads)
+        at = 0
+        while at < size:
+            piece = source(at, min(length, size - at))
+            if not piece and source._ahead is not None:
+                source._ahead.exception(10.0)
+            at += len(piece)
+        source.close()
+    assert size / 2 < read < 1.05 * size
+
+
 def _grow(place: Path) -> None:
     place.write_bytes(b"x" * (SIZES[5] + 1))
 

@@ -28,6 +28,7 @@ from labxchange.wire.data.datagram import (
     LaneKey,
     Opener,
     Sealer,
+    batch_rows,
     headers_of,
     lane_of,
     lane_secret,
@@ -81,6 +82,24 @@ def test_what_was_sealed_comes_back(cipher: Cipher, data: st.DataObject, number:
         assert len(batch) == len(payload) + count * OVERHEAD_BYTES
         found = opened(opener, batch, size)
         assert b"".join(found[row] for row in range(count)) == payload
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_memory_that_comes_again_is_sealed_as_it_is_then(size: int) -> None:
+    """Blocks of a source, of which the cuts are kept."""
+    sealer, opener = pair()
+    chance, room, most = random.Random(size), size - OVERHEAD_BYTES, batch_rows(size)
+    blocks = [memoryview(bytearray((most + 1) * room)) for _ in range(6)]
+    number = 0
+    for count, begin in [(most, 0), (most - 1, 0), (3 * most // 4, 0), (most, 0), (most, 7), (most // 4, 0), (most - 2, 7)]:
+        for block in blocks:
+            block[:] = chance.randbytes(len(block))
+            for short in (0, 5):
+                payload = block[begin : begin + count * room - short]
+                batch = bytes(sealer.seal(payload, kind=Kind.DATA, number=number, offset=begin, size=size))
+                found = opened(opener, batch, size)
+                assert b"".join(found[row] for row in range(count)) == payload
+                number += count
 
 
 @pytest.mark.parametrize("cipher", CIPHERS)
