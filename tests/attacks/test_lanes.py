@@ -25,7 +25,8 @@ from labxchange.transfer.lanes import messages
 from labxchange.transfer.lanes import ring as lane_ring
 from labxchange.transfer.lanes.process import LANES_A_SESSION, Workers
 from labxchange.wire.data.datagram import BATCH_DATAGRAMS, SIZES, Kind, Sealer, by_lane
-from labxchange.wire.data.lane import Batch, Failed, Up
+from labxchange.wire.data.events import Failed, Up
+from labxchange.wire.data.lane import Batch
 from labxchange.wire.data.sender import Sender
 from labxchange.wire.data.status import MAP_BYTES_MAX, encode
 from tests.support.lane_workers import Move

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from labxchange.wire.data.datagram import SIZES
-from labxchange.wire.data.lane import Batch, Moved, Worn
+from labxchange.wire.data.events import Moved, Worn
+from labxchange.wire.data.lane import Batch
 from tests.fuzz.evil import resident_bytes
 from tests.support.lanes import DIALLER, LISTENER, Audit, Steady, Weather, World
 

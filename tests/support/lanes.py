@@ -18,7 +18,8 @@ from labxchange.wire.data.asked import Gone
 from labxchange.wire.data.assembly import UNIT_BYTES, Assembly
 from labxchange.wire.data.congestion import Feedback
 from labxchange.wire.data.datagram import OVERHEAD_BYTES, SIZES, Cipher, LaneKey, headers_of, lane_secret
-from labxchange.wire.data.lane import NEVER, Address, Asked, Batch, Event, Failed, Keys, Lane
+from labxchange.wire.data.events import Address, Asked, Event, Failed
+from labxchange.wire.data.lane import NEVER, Batch, Keys, Lane
 from labxchange.wire.data.receiver import Receiver
 from labxchange.wire.data.sender import Sender
 

@@ -38,7 +38,8 @@ from labxchange.transfer.lanes.source import LaneSource
 from labxchange.wire.data.assembly import Assembly
 from labxchange.wire.data.congestion.fair import Fair
 from labxchange.wire.data.datagram import LaneKey, by_lane
-from labxchange.wire.data.lane import NEVER, Address, Asked, Batch, Failed, Keys, Moved, Up, Worn
+from labxchange.wire.data.events import Address, Asked, Failed, Moved, Up, Worn
+from labxchange.wire.data.lane import NEVER, Batch, Keys
 from labxchange.wire.data.receiver import Receiver
 from labxchange.wire.data.sender import Sender
 

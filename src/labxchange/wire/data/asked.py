@@ -13,7 +13,7 @@ from typing import Final, Protocol
 import numpy as np
 
 from labxchange.wire.data.datagram import BATCH_BYTES, Offsets
-from labxchange.wire.data.lane import Asked, Event
+from labxchange.wire.data.events import Asked, Event
 
 LATE: Final = -1
 """In the place of a request: what is gone belongs to requests that were told of already."""

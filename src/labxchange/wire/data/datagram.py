@@ -10,6 +10,7 @@ Which numbers were used or seen is left to ``lane``; what the payloads mean to `
 
 from __future__ import annotations
 
+import struct
 from collections import deque
 from enum import IntEnum
 from typing import Final, Literal, Protocol
@@ -42,6 +43,7 @@ Cipher = Literal["aes-256-gcm", "chacha20-poly1305"]
 Writer = Literal["I", "R"]
 
 HEADER: Final = np.dtype([("slot", "u1"), ("kind", "u1"), ("lane", "u1", 6), ("number", ">u4"), ("offset", ">u8")])
+_HEADER: Final = struct.Struct(">BB6sIQ")
 _SIZES_KEPT: Final = 8
 _PLACES_KEPT: Final = 4
 _ROWS: Final = np.arange(BATCH_DATAGRAMS, dtype=np.int64)
@@ -58,9 +60,9 @@ class Kind(IntEnum):
 
 
 class _Aead(Protocol):
-    def encrypt_into(self, nonce: memoryview, data: memoryview, associated_data: memoryview, buf: memoryview) -> int: ...
+    def encrypt_into(self, nonce: bytes | memoryview, data: memoryview, associated_data: memoryview, buf: memoryview) -> int: ...
 
-    def decrypt_into(self, nonce: memoryview, data: memoryview, associated_data: memoryview, buf: memoryview) -> int: ...
+    def decrypt_into(self, nonce: bytes | memoryview, data: memoryview, associated_data: memoryview, buf: memoryview) -> int: ...
 
 
 def batch_rows(size: int) -> int:
@@ -97,12 +99,17 @@ class _Nonces:
     def __init__(self, iv: bytes) -> None:
         self._array = np.frombuffer(bytearray(iv * BATCH_DATAGRAMS), ">u4").reshape(BATCH_DATAGRAMS, 3)
         self._tail = int.from_bytes(iv[8:], "big")
+        self._head = iv[:8]
         view = self._array.data.cast("B")
         self.each = [view[row * NONCE_BYTES : (row + 1) * NONCE_BYTES] for row in range(BATCH_DATAGRAMS)]
 
     def put(self, numbers: NDArray[np.int64]) -> None:
         """The nonces of these numbers, in their order."""
         self._array[: len(numbers), 2] = numbers ^ self._tail
+
+    def one(self, number: int) -> bytes:
+        """The nonce of this number."""
+        return self._head + (number ^ self._tail).to_bytes(4, "big")
 
 
 class Cuts:
@@ -134,6 +141,7 @@ class Sealer:
     def __init__(self, key: LaneKey, *, slot: int) -> None:
         self._aead = key.aead
         self._nonces = _Nonces(key.iv)
+        self._slot, self._lane = slot, key.lane
         headers = np.zeros(BATCH_DATAGRAMS, HEADER)
         headers["slot"] = slot
         headers["lane"] = np.frombuffer(key.lane, np.uint8)
@@ -166,6 +174,13 @@ class Sealer:
             rest, body_at = payload[whole * room :], end + HEADER_BYTES
             begin, end = end, body_at + len(rest) + TAG_BYTES
             encrypt(nonces[whole], rest, self._out[begin:body_at], self._out[body_at:end])
+        return self._out[:end]
+
+    def seal_one(self, payload: memoryview, *, kind: Kind, number: int) -> memoryview:
+        """A datagram that carries no bytes of the line; good until the next call."""
+        end = len(payload) + OVERHEAD_BYTES
+        _HEADER.pack_into(self._out, 0, self._slot, kind, self._lane, number, 0)
+        self._aead.encrypt_into(self._nonces.one(number), payload, self._out[:HEADER_BYTES], self._out[HEADER_BYTES:end])
         return self._out[:end]
 
     def _parts_of(self, payload: memoryview, count: int, room: int) -> list[memoryview]:
@@ -230,6 +245,15 @@ class Opener:
                 forged.append(row)
         return (rows[~np.isin(rows, forged)] if forged else rows), self._out
 
+    def unseal_one(self, datagram: memoryview, *, number: int) -> memoryview | None:
+        """The payload of one datagram, good until the next call; None when it is not authentic."""
+        out = self._out[: len(datagram) - OVERHEAD_BYTES]
+        try:
+            self._aead.decrypt_into(self._nonces.one(number), datagram[HEADER_BYTES:], datagram[:HEADER_BYTES], out)
+        except InvalidTag:
+            return None
+        return out
+
     def _outs_of(self, size: int, count: int) -> list[memoryview]:
         """Where the payload of each datagram lies in what is returned."""
         if size not in self._outs and len(self._outs) >= _SIZES_KEPT:  # a peer chooses sizes as it likes
@@ -246,6 +270,11 @@ def headers_of(batch: memoryview, size: int) -> NDArray[np.void]:
     length = len(batch)
     count = length // size + (length % size >= OVERHEAD_BYTES) if size >= OVERHEAD_BYTES else 0
     return np.ndarray(count, HEADER, batch, strides=(size,)) if count else np.zeros(0, HEADER)
+
+
+def number_of(datagram: memoryview) -> int:
+    """The packet number of one."""
+    return int.from_bytes(datagram[8:12], "big")
 
 
 def by_lane(batch: memoryview, size: int) -> list[tuple[bytes, memoryview]]:

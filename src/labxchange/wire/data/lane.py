@@ -35,7 +35,9 @@ from labxchange.wire.data.datagram import (
     Sealer,
     batch_rows,
     headers_of,
+    number_of,
 )
+from labxchange.wire.data.events import Address, Event, Failed, Moved, Up, Worn
 from labxchange.wire.data.seen import Seen
 
 FORGED_MAX: Final = 1 << 20
@@ -51,10 +53,8 @@ _CHALLENGE_MAX_S: Final = 4.0
 KEEPALIVE_S: Final = 4.0
 """A challenge so often keeps both ends, and what is between them, aware of a lane on which nothing moves."""
 ADDRESS_CHANGE_S: Final = 1.0
-
-
-Address = tuple[str, int] | tuple[str, int, int, int]
-"""As the socket gave it; compared, and given back to be sent to."""
+NEVER: Final = float("inf")
+_FIRST: Final = np.zeros(1, np.int64)
 
 
 class Batch(NamedTuple):
@@ -76,41 +76,6 @@ class Keys(NamedTuple):
     read: LaneKey
 
 
-class Up(NamedTuple):
-    """The other end was heard for the first time."""
-
-
-class Moved(NamedTuple):
-    """The other end answered from another address than before."""
-
-    before: Address | None
-    address: Address | None
-
-
-class Worn(NamedTuple):
-    """The lane has carried or met so much that a new id is due; it goes on until it is closed."""
-
-    why: str
-
-
-class Failed(NamedTuple):
-    """The other end broke the rules: the lane is dead."""
-
-    code: str
-    sentence: str
-
-
-class Asked(NamedTuple):
-    """Everything of a request was sent once, but for the bytes of the line in ``gone`` (start, end)."""
-
-    request: int
-    gone: tuple[tuple[int, int], ...]
-
-
-Event = Up | Moved | Worn | Failed | Asked
-NEVER: Final = float("inf")
-
-
 class Opened(NamedTuple):
     """The authentic rows of a batch: the payload of row r is ``room`` bytes at ``r * room``, of the last row ``rest``."""
 
@@ -126,6 +91,11 @@ class Opened(NamedTuple):
 
     def of(self, row: int) -> memoryview:
         return self.payload[row * self.room : row * self.room + self.length(row)]
+
+    def words(self) -> list[tuple[int, memoryview]]:
+        """Kind and payload of each datagram that carries no bytes of the line."""
+        kinds = self.headers["kind"].tolist()
+        return [(kinds[row], self.of(row)) for row in self.rows.tolist() if kinds[row] != Kind.DATA]
 
 
 class Lane:
@@ -196,40 +166,66 @@ class Lane:
             self._credit += AMPLIFICATION * len(batch.data)
         if batch.size > SIZE_MAX:
             return
+        try:
+            if len(batch.data) <= batch.size:
+                self._open_one(batch, now)
+            else:
+                self._open_many(batch, now)
+        except PeerError as error:
+            self.is_dead = True
+            self._events.append(Failed(error.code, error.message))
+
+    def _open_one(self, batch: Batch, now: float) -> None:
+        """What a report is. For so little numpy costs more than the rest."""
+        data = batch.data
+        if len(data) < OVERHEAD_BYTES:
+            return
+        number = number_of(data)
+        if not self._seen.is_fresh(number):
+            return
+        payload = self._opener.unseal_one(data, number=number)
+        if payload is None:
+            self._note_forged(1)
+            return
+        newest = self._seen.newest
+        self._seen.mark_one(number)
+        headers, room = headers_of(data, batch.size), batch.size - OVERHEAD_BYTES
+        self._on_authentic(batch, Opened(headers, _FIRST, payload, room, len(payload), batch.at or now), newest, now)
+
+    def _open_many(self, batch: Batch, now: float) -> None:
         headers, count = headers_of(batch.data, batch.size), batch_rows(batch.size)
         for start in range(0, len(headers), count):
             part = batch.data[start * batch.size : (start + count) * batch.size]
-            try:
-                self._open(headers[start : start + count], part, batch, now, cuts=batch.cuts if not start else None)
-            except PeerError as error:
-                self.is_dead = True
-                self._events.append(Failed(error.code, error.message))
-                return
+            self._open(headers[start : start + count], part, batch, now, cuts=batch.cuts if not start else None)
 
     def _open(self, headers: NDArray[np.void], data: memoryview, batch: Batch, now: float, *, cuts: Cuts | None) -> None:
         numbers = headers["number"].astype(np.int64)
         fresh = self._seen.fresh(numbers)
         if not len(fresh):
             return
-        good, payload = self._opener.unseal(data, size=batch.size, rows=fresh, numbers=numbers[fresh], cuts=cuts)
+        good, payload = self._opener.unseal(data, size=batch.size, rows=fresh, numbers=_of(numbers, fresh), cuts=cuts)
         if len(good) < len(fresh):
             fresh = self._open_behind(data, batch.size, numbers, tried=fresh, good=good)
         if not len(fresh):
             return
         newest = self._seen.newest
-        self._seen.mark(numbers[fresh])
-        self.received_datagrams += len(fresh)
+        self._seen.mark(_of(numbers, fresh))
+        room = batch.size - OVERHEAD_BYTES
+        rest = min(room, len(data) - (len(headers) - 1) * batch.size - OVERHEAD_BYTES)
+        self._on_authentic(batch, Opened(headers, fresh, payload, room, rest, batch.at or now), newest, now)
+
+    def _on_authentic(self, batch: Batch, opened: Opened, newest: int, now: float) -> None:
+        """The newest number before was ``newest``."""
+        count, last = len(opened.rows), int(opened.rows[-1])
+        self.received_datagrams += count
+        self.received_bytes += count * OVERHEAD_BYTES + (count - 1) * opened.room + opened.length(last)
         self.heard_at = now
         if not self.is_up:
             self.is_up = True
             self._events.append(Up())
         if batch.address != self.address and self._seen.newest > newest:
             self._move(batch, now)
-        room = batch.size - OVERHEAD_BYTES
-        last = len(headers) - 1
-        rest = min(room, len(data) - last * batch.size - OVERHEAD_BYTES)
-        self.received_bytes += len(fresh) * batch.size - (room - rest if int(fresh[-1]) == last else 0)
-        self._on_opened(Opened(headers, fresh, payload, room, rest, batch.at or now), now)
+        self._on_opened(opened, now)
 
     def _open_behind(
         self, data: memoryview, size: int, numbers: NDArray[np.int64], *, tried: NDArray[np.int64], good: NDArray[np.int64]
@@ -267,20 +263,20 @@ class Lane:
         elif now - self._began > WORN_S:
             self._wear("time")
 
-    def _control(self, opened: Opened, now: float) -> None:
-        """Challenges and their answers, in a batch that holds other things too."""
-        kinds = opened.headers["kind"]
-        for row in opened.rows[(kinds[opened.rows] == Kind.CHALLENGE) | (kinds[opened.rows] == Kind.RESPONSE)].tolist():
-            token = bytes(opened.of(row))
-            if len(token) != TOKEN_BYTES:
-                raise PeerError("malformed-status", "The other node sent a challenge that does not parse.")
-            if kinds[row] == Kind.CHALLENGE and len(self._replies) < 8:
-                self._replies.append((Kind.RESPONSE, token))
-            elif kinds[row] == Kind.RESPONSE and token in self._tokens:
-                rtt_s = max(opened.at - self._tokens[token], 0.0)
-                self._tokens, self._proven = {}, True
-                self._challenge_at, self._challenge_gap = now + KEEPALIVE_S, CHALLENGE_S
-                self._on_answer(rtt_s)
+    def _on_word(self, kind: int, payload: memoryview, at: float, now: float) -> None:
+        """A challenge, or the answer to one, that came at ``at``; other kinds are not for both ends."""
+        if kind not in (Kind.CHALLENGE, Kind.RESPONSE):
+            return
+        token = bytes(payload)
+        if len(token) != TOKEN_BYTES:
+            raise PeerError("malformed-status", "The other node sent a challenge that does not parse.")
+        if kind == Kind.CHALLENGE and len(self._replies) < 8:
+            self._replies.append((Kind.RESPONSE, token))
+        elif kind == Kind.RESPONSE and token in self._tokens:
+            rtt_s = max(at - self._tokens[token], 0.0)
+            self._tokens, self._proven = {}, True
+            self._challenge_at, self._challenge_gap = now + KEEPALIVE_S, CHALLENGE_S
+            self._on_answer(rtt_s)
 
     def _on_answer(self, rtt_s: float) -> None:
         raise NotImplementedError
@@ -332,7 +328,7 @@ class Lane:
         """One datagram of its own."""
         size = len(payload) + OVERHEAD_BYTES
         number = self._take_number(len(payload), now)
-        sealed = self._sealer.seal(payload, kind=kind, number=number, offset=0, size=size)
+        sealed = self._sealer.seal_one(payload, kind=kind, number=number)
         self._check_wear(number, now)
         return self._sent(Batch(sealed, size, self.address), 1)
 
@@ -344,3 +340,8 @@ class Lane:
         if self._replies and self._may_send(OVERHEAD_BYTES + TOKEN_BYTES):
             return 0.0
         return self._challenge_at if self._knows_address else NEVER
+
+
+def _of(numbers: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Those of these rows, which are not copied when they are all."""
+    return numbers if len(rows) == len(numbers) else numbers[rows]

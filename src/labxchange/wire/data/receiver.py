@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from labxchange.wire.data.assembly import Assembly
 from labxchange.wire.data.datagram import BATCH_DATAGRAMS, OVERHEAD_BYTES, Kind
-from labxchange.wire.data.lane import KEEPALIVE_S, NEVER, Address, Batch, Failed, Keys, Lane, Opened
+from labxchange.wire.data.events import Address, Failed
+from labxchange.wire.data.lane import KEEPALIVE_S, NEVER, Batch, Keys, Lane, Opened
 from labxchange.wire.data.status import MAP_BYTES_MAX, encode
 
 REPORT_MIN_S: Final = 0.004
@@ -75,7 +76,8 @@ class Receiver(Lane):
     def _on_opened(self, opened: Opened, now: float) -> None:
         kinds = opened.headers["kind"]
         if np.count_nonzero(kinds):  # not all DATA
-            self._control(opened, now)
+            for kind, payload in opened.words():
+                self._on_word(kind, payload, opened.at, now)
             data = opened.rows[kinds[opened.rows] == Kind.DATA]
         else:
             data = opened.rows

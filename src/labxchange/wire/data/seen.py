@@ -18,6 +18,12 @@ _MASK: Final = RING - 1
 _PLACES: Final = np.arange(BATCH_DATAGRAMS)
 
 
+def in_ring(first: int, end: int, ring: int) -> slice | NDArray[np.int64]:
+    """Where in a ring the numbers [first, end) are: a slice, which is much quicker, unless they go round the end."""
+    begin = first % ring
+    return slice(begin, begin + end - first) if begin + end - first <= ring else np.arange(first, end) % ring
+
+
 class Seen:
     """Numbers that came, of one lane and direction; ``newest`` is -1 before the first."""
 
@@ -36,9 +42,25 @@ class Seen:
             new = new[np.sort(first)]
         return new
 
+    def is_fresh(self, number: int) -> bool:
+        """As ``fresh``, of one."""
+        return number > self.newest or (number > self.newest - RING and int(self._ring[number & _MASK]) != number)
+
+    def mark_one(self, number: int) -> None:
+        """This one was opened."""
+        self.newest = max(self.newest, number)
+        self._ring[number & _MASK] = number
+
     def mark(self, numbers: NDArray[np.int64]) -> None:
         """These were opened."""
-        if len(numbers):
+        count = len(numbers)
+        if not count:
+            return
+        first, last = int(numbers[0]), int(numbers[-1])
+        if first > self.newest and last - first == count - 1 and not np.count_nonzero(numbers != first + _PLACES[:count]):
+            self.newest = last
+            self._ring[in_ring(first, last + 1, RING)] = numbers
+        else:
             highest = int(numbers.max())
             if highest - int(numbers.min()) >= RING:  # of two numbers a ring apart in one batch the newer one stays
                 numbers = np.sort(numbers)
@@ -47,6 +69,7 @@ class Seen:
 
     def last(self, count: int) -> NDArray[np.bool_]:
         """For each i below ``count``: did number ``newest - i`` come?"""
-        numbers = self.newest - np.arange(min(count, RING, self.newest + 1))
-        came: NDArray[np.bool_] = self._ring[numbers & _MASK] == numbers
-        return came
+        end = self.newest + 1
+        first = end - min(count, RING, end)
+        came: NDArray[np.bool_] = self._ring[in_ring(first, end, RING)] == np.arange(first, end)
+        return came[::-1]

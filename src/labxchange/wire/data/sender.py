@@ -20,7 +20,8 @@ import msgspec
 from labxchange.wire.data.asked import Gone, Queue, Range, Read
 from labxchange.wire.data.congestion import Controller, Feedback
 from labxchange.wire.data.datagram import CALL_DATAGRAMS, OVERHEAD_BYTES, SIZES, Kind, batch_rows
-from labxchange.wire.data.lane import NEVER, Address, Batch, Failed, Keys, Lane, Opened
+from labxchange.wire.data.events import Address, Failed
+from labxchange.wire.data.lane import NEVER, Batch, Keys, Lane, Opened
 from labxchange.wire.data.recovery import LATE_ROUND_TRIPS, Recovery
 from labxchange.wire.data.status import decode
 
@@ -150,10 +151,11 @@ class Sender(Lane):
 
     # --- in -----------------------------------------------------------------------------------------------------------
     def _on_opened(self, opened: Opened, now: float) -> None:
-        self._control(opened, now)
-        kinds = opened.headers["kind"][opened.rows]
-        for row in opened.rows[kinds == Kind.STATUS].tolist():
-            self._on_status(opened.of(row), opened.at)
+        for kind, payload in opened.words():
+            if kind == Kind.STATUS:
+                self._on_status(payload, opened.at)
+            else:
+                self._on_word(kind, payload, opened.at, now)
 
     def _on_status(self, payload: memoryview, now: float) -> None:
         status = decode(payload)
@@ -170,8 +172,7 @@ class Sender(Lane):
             self._echoes.append(_Echo(now + ECHO_ROUND_TRIPS * recovery.srtt_s, report.lost, ECHOES))
         if report.largest > self.size and report.largest in self._sizes:
             self.size, self._probe_tries, self._probe_at = report.largest, 0, now
-        if report.delivery_bytes_s:
-            self._delivery = report.delivery_bytes_s
+        self._delivery = report.delivery_bytes_s or self._delivery
         feedback = Feedback(
             now=now,
             rtt_s=report.rtt_s,

@@ -71,7 +71,7 @@ def decode(payload: memoryview) -> Status:
     if length > MAP_BYTES_MAX or len(payload) != _HEAD.size + length or not length or not payload[_HEAD.size] & 1:
         raise PeerError("malformed-status", "The other node sent a status report that does not parse.")
     bits = np.unpackbits(np.frombuffer(payload, np.uint8, offset=_HEAD.size), bitorder="little")
-    if np.count_nonzero(bits[newest + 1 :]):
+    if len(bits) > newest + 1 and np.count_nonzero(bits[newest + 1 :]):
         raise PeerError("malformed-status", "The other node reported packet numbers below zero.")
     return Status(
         newest=newest,
@@ -80,5 +80,5 @@ def decode(payload: memoryview) -> Status:
         bytes=total,
         dropped=dropped,
         forged=forged,
-        came=np.ascontiguousarray(bits[newest::-1].view(np.bool_)),
+        came=bits[newest::-1].view(np.bool_),
     )

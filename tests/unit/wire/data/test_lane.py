@@ -11,7 +11,8 @@ from labxchange.wire.data import lane as lane_module
 from labxchange.wire.data.asked import Gone
 from labxchange.wire.data.assembly import Assembly
 from labxchange.wire.data.datagram import BATCH_BYTES, OVERHEAD_BYTES, Kind, Sealer, batch_rows
-from labxchange.wire.data.lane import NEVER, Batch, Failed, Up, Worn
+from labxchange.wire.data.events import Asked, Failed, Up, Worn
+from labxchange.wire.data.lane import NEVER, Batch
 from labxchange.wire.data.receiver import REPORT_BYTES, Receiver
 from labxchange.wire.data.sender import REPORTS_BYTES, Sender
 from tests.support.lanes import DIALLER, LISTENER, Steady, Weather, World, lane_keys
@@ -241,7 +242,7 @@ def test_files_that_are_gone_are_told_with_their_request() -> None:
     world.ask(8, [(30_000, 41_000), (42_000, 50_000), (55_000, 300_000)])
     world.ask(9, [(41_000, 42_000)])
     world.run([(0, 300_000)])
-    told = {event.request: event.gone for event in world._events(lane_module.Asked)}
+    told = {event.request: event.gone for event in world._events(Asked)}
     assert told == {7: ((40_000, 60_000),), 8: ((40_000, 60_000),), 9: ((40_000, 60_000),)}
     assert LISTENER in world.dialler.sent_to
 
