@@ -32,6 +32,7 @@ from labxchange.wire.data.datagram import (
     headers_of,
     lane_of,
     lane_secret,
+    number_of,
 )
 from tests.support.lanes import K_LANE, LANE, pieces
 from tests.vectors.make_lanes import vectors
@@ -57,7 +58,21 @@ def opened(opener: Opener, batch: bytes, size: int, skip: int = 0) -> dict[int, 
         good, out = opener.unseal(view, size=size, rows=rows, numbers=headers["number"][rows].astype(np.int64), cuts=cuts)
         ways.append({row: bytes(out[row * room : row * room + (rest if row == last else room)]) for row in good.tolist()})
     assert ways[0] == ways[1]
+    if last == 0 and not skip and len(batch) <= size:
+        alone = opener.unseal_one(view, number=number_of(view))
+        assert ways[0] == ({} if alone is None else {0: bytes(alone)})
     return ways[0]
+
+
+@given(kind=st.sampled_from(Kind), number=st.integers(0, 2**32 - 1), payload=st.binary(max_size=SIZES[0] - OVERHEAD_BYTES))
+def test_a_datagram_alone_is_sealed_as_in_a_batch(kind: Kind, number: int, payload: bytes) -> None:
+    sealer, opener = pair(slot=7)
+    size = len(payload) + OVERHEAD_BYTES
+    alone = bytes(sealer.seal_one(memoryview(payload), kind=kind, number=number))
+    assert alone == bytes(
+        sealer.seal(memoryview(payload), kind=kind, number=number, offset=0, size=max(size, OVERHEAD_BYTES + 1))
+    )
+    assert opened(opener, alone, size) == {0: payload}
 
 
 @pytest.mark.parametrize("cipher", CIPHERS)

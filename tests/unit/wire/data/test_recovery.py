@@ -11,7 +11,17 @@ from hypothesis import strategies as st
 
 from labxchange.errors import PeerError
 from labxchange.wire.data.datagram import OVERHEAD_BYTES
-from labxchange.wire.data.recovery import GRAIN_S, LATE_ROUND_TRIPS, REORDER, RING, RTT_FIRST_S, RTT_LEAST_S, Recovery, Report
+from labxchange.wire.data.recovery import (
+    GRAIN_S,
+    LATE_ROUND_TRIPS,
+    REORDER,
+    RING,
+    RTT_FIRST_S,
+    RTT_LEAST_S,
+    Recovery,
+    Report,
+    _numbers,
+)
 from labxchange.wire.data.status import Status
 
 ROOM = 1_000
@@ -139,6 +149,12 @@ def test_what_is_beyond_the_map_counts_as_lost() -> None:
     told = recovery.on_status(report([350, 351], span=64), 0.0)
     assert told.lost == [(0, 288_000)]
     assert state(recovery)[0] == 400 - 2 - 288
+
+
+@given(states=st.lists(st.integers(0, 4), max_size=300), state=st.integers(1, 4), first=st.integers(0, 2**32))
+def test_numbers_are_found_by_their_state(states: list[int], state: int, first: int) -> None:
+    want = [first + place for place, found in enumerate(states) if found == state]
+    assert _numbers(bytes(states), state, first).tolist() == want
 
 
 def test_a_lost_probe_is_told_of_nowhere() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from labxchange.wire.data.seen import RING, Seen
@@ -17,6 +17,7 @@ def check(seen: Seen, came: set[int], newest: int, numbers: list[int]) -> None:
     want = {number for number in numbers if number not in came and number > newest - RING}
     assert [numbers[place] for place in fresh] == list(dict.fromkeys(number for number in numbers if number in want))
     assert fresh == [numbers.index(numbers[place]) for place in fresh], "of repeats in a batch the first"
+    assert [seen.is_fresh(number) for number in numbers] == [number in want for number in numbers]
 
 
 @given(batches=st.lists(st.tuples(STEP, st.lists(NEAR, max_size=44), st.integers(0, 2**44)), max_size=25))
@@ -29,7 +30,10 @@ def test_like_a_set(batches: list[tuple[int, list[int], int]]) -> None:
         check(seen, came, newest, numbers)
         fresh = seen.fresh(np.array(numbers, np.int64)).tolist()
         marked = [numbers[place] for bit, place in enumerate(fresh) if opened >> bit & 1]
-        seen.mark(np.array(marked, np.int64))
+        if len(marked) == 1:
+            seen.mark_one(marked[0])
+        else:
+            seen.mark(np.array(marked, np.int64))
         came |= set(marked)
         newest = max([newest, *marked])
         assert seen.newest == newest
@@ -37,6 +41,7 @@ def test_like_a_set(batches: list[tuple[int, list[int], int]]) -> None:
         assert seen.last(400).tolist() == [newest - place in came for place in range(count)]
 
 
+@example(start=RING - 10, count=44, again=20)
 @given(start=st.integers(0, 2 * RING), count=st.integers(1, 44), again=st.integers(0, 44))
 def test_a_batch_as_it_was_sent(start: int, count: int, again: int) -> None:
     """The short way for such a batch says what the long one says."""
