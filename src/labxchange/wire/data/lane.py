@@ -203,13 +203,13 @@ class Lane:
         fresh = self._seen.fresh(numbers)
         if not len(fresh):
             return
-        good, payload = self._opener.unseal(data, size=batch.size, rows=fresh, numbers=_of(numbers, fresh), cuts=cuts)
+        good, payload = self._opener.unseal(data, size=batch.size, rows=fresh, numbers=numbers[fresh], cuts=cuts)
         if len(good) < len(fresh):
             fresh = self._open_behind(data, batch.size, numbers, tried=fresh, good=good)
         if not len(fresh):
             return
         newest = self._seen.newest
-        self._seen.mark(_of(numbers, fresh))
+        self._seen.mark(numbers[fresh])
         room = batch.size - OVERHEAD_BYTES
         rest = min(room, len(data) - (len(headers) - 1) * batch.size - OVERHEAD_BYTES)
         self._on_authentic(batch, Opened(headers, fresh, payload, room, rest, batch.at or now), newest, now)
@@ -340,8 +340,3 @@ class Lane:
         if self._replies and self._may_send(OVERHEAD_BYTES + TOKEN_BYTES):
             return 0.0
         return self._challenge_at if self._knows_address else NEVER
-
-
-def _of(numbers: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Those of these rows, which are not copied when they are all."""
-    return numbers if len(rows) == len(numbers) else numbers[rows]

@@ -53,14 +53,7 @@ class Seen:
 
     def mark(self, numbers: NDArray[np.int64]) -> None:
         """These were opened."""
-        count = len(numbers)
-        if not count:
-            return
-        first, last = int(numbers[0]), int(numbers[-1])
-        if first > self.newest and last - first == count - 1 and not np.count_nonzero(numbers != first + _PLACES[:count]):
-            self.newest = last
-            self._ring[in_ring(first, last + 1, RING)] = numbers
-        else:
+        if len(numbers):
             highest = int(numbers.max())
             if highest - int(numbers.min()) >= RING:  # of two numbers a ring apart in one batch the newer one stays
                 numbers = np.sort(numbers)
