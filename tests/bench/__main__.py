@@ -15,6 +15,7 @@ import os
 import platform
 import pwd
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -206,6 +207,7 @@ def main(words: Sequence[str]) -> int:
     if words[:1] == ["report"]:
         return write_report(words[1:])
     given = parser().parse_args(words)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was changed on the machine is put back
     document = measure(given, spoken(words))
     print(f"\n{report.text(document)}")
     if given.plot:

@@ -1,10 +1,10 @@
 """The sending end of a lane: asked-for ranges of the line go out, at the rate of the controller, until each has arrived.
 
-Life of a byte: asked for -> read -> sealed and sent, at most 1 ms of the rate at a time -> named in a report, or
-lost and sent again: read anew, under a new number. Lost bytes go before new ones. When nothing new is left, what nobody reported
-is sent again after 1.25 round trips, and what was lost goes twice more while the path stands idle, as each loss then costs the
-whole transfer a round trip; when nobody reports at all, one datagram at a time with growing pauses, for 15 s. Sizes
-above 1,200 bytes are probed and used once a probe arrived; they are given up where the path changes or falls silent.
+Life of a byte: asked for -> read -> sealed and sent, so many at once as ``pacing`` says -> named in a report, or lost and sent
+again: read anew, under a new number. Lost bytes go before new ones. When nothing new is left, what nobody reported is sent again
+after 1.25 round trips, and what was lost goes twice more while the path stands idle, as each loss then costs the whole transfer a
+round trip; when nobody reports at all, one datagram at a time with growing pauses, for 15 s. Sizes above 1,200 bytes are probed
+and used once a probe arrived; they are given up where the path changes or falls silent.
 
 Which ranges may be asked for is judged before; reading is a function that is given (``Read``).
 """
@@ -19,20 +19,15 @@ import msgspec
 
 from labxchange.wire.data.asked import Gone, Queue, Range, Read
 from labxchange.wire.data.congestion import Controller, Feedback
-from labxchange.wire.data.datagram import CALL_DATAGRAMS, OVERHEAD_BYTES, SIZES, Kind, batch_rows
+from labxchange.wire.data.datagram import OVERHEAD_BYTES, SIZES, Kind
 from labxchange.wire.data.events import Address, Failed
 from labxchange.wire.data.lane import NEVER, Batch, Keys, Lane, Opened
+from labxchange.wire.data.pacing import BURST_S, QUANTUM_S, datagrams_at_once
 from labxchange.wire.data.recovery import LATE_ROUND_TRIPS, Recovery
 from labxchange.wire.data.status import decode
 
-QUANTUM_S: Final = 0.001
-FAST_QUANTUM_S: Final = 0.0005
-FASTEST_BYTES_S: Final = 250e6
-SLOW_QUANTUM_S, SLOW_DATAGRAMS = 0.002, 16
-"""So much of the rate goes out at once: the first, of what fits into one system call, and from 2 Gbit/s on; the second where that
-is more than a call; the last, up to so many datagrams, where the first is less."""
-BURST_S, REPORTS_BYTES = 0.003, 4 << 20
-"""So late a batch is made up for; the most under way merely because reports come at intervals, as a receiver holds no more."""
+REPORTS_BYTES: Final = 4 << 20
+"""The most under way merely because reports come at intervals, as a receiver holds no more."""
 AHEAD_S: Final = 0.0005
 """What is due so soon goes out now: where there are many lanes, each turn of the loop then serves several of them."""
 SILENCE_MAX_S: Final = 15.0
@@ -340,13 +335,8 @@ class Sender(Lane):
     def _transmit_data(self, now: float) -> Batch | None:
         room = self.size - OVERHEAD_BYTES
         rate = self.controller.rate_bytes_s
-        quantum_s = FAST_QUANTUM_S if rate < FASTEST_BYTES_S else QUANTUM_S
         window = self._window() - self.recovery.in_flight_bytes
-        paced = min(
-            max(rate * QUANTUM_S, min(rate * SLOW_QUANTUM_S, SLOW_DATAGRAMS * self.size)),
-            max(rate * quantum_s, CALL_DATAGRAMS * self.size),
-        )
-        limit = min(batch_rows(self.size), max(int(min(paced, window) / self.size), 1))
+        limit = datagrams_at_once(rate, late_s=now - self._next_send, window_bytes=window, size=self.size)
         if self._rto_times:
             limit = 1
         if not self._proven:

@@ -13,6 +13,7 @@ from labxchange.wire.data.assembly import Assembly
 from labxchange.wire.data.datagram import BATCH_BYTES, OVERHEAD_BYTES, Kind, Sealer, batch_rows
 from labxchange.wire.data.events import Asked, Failed, Up, Worn
 from labxchange.wire.data.lane import NEVER, Batch
+from labxchange.wire.data.pacing import BURST_S
 from labxchange.wire.data.receiver import REPORT_BYTES, Receiver
 from labxchange.wire.data.sender import REPORTS_BYTES, Sender
 from tests.support.lanes import DIALLER, LISTENER, Steady, Weather, World, lane_keys
@@ -270,3 +271,17 @@ def test_a_report_goes_out_after_two_mebibytes_however_large_the_datagrams() -> 
         reports.append(any(data[1] == Kind.STATUS for data, _ in drained(machine, now)))
     between = -(-REPORT_BYTES // (batch_rows(size) * size))
     assert [turn for turn, told in enumerate(reports) if told] == list(range(0, 9, between))
+
+
+def test_a_loop_that_was_away_sends_what_was_due_as_one_batch() -> None:
+    ours, theirs = sender(controller=Steady(rate_bytes_s=12e6, window_bytes=1 << 20)), receiver()
+    for turn in range(4):  # both are known to each other
+        give(theirs, drained(ours, 0.01 * turn), 0.01 * turn, DIALLER)
+        give(ours, drained(theirs, 0.01 * turn), 0.01 * turn)
+    ours.ask(0, [(0, 4 << 20)])
+    now = 1.0
+    drained(ours, now)
+    now += BURST_S + 0.001
+    batches = [batch for batch, size in drained(ours, now) if len(batch) > size]
+    assert len(batches) == 1
+    assert BURST_S * 12e6 <= len(batches[0]) <= (BURST_S + 0.003) * 12e6
