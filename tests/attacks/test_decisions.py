@@ -14,7 +14,7 @@ import pytest
 from msgspec.structs import replace
 
 from labxchange.errors import InputError, IntegrityError, LabxchangeError, PeerError
-from labxchange.identity.statement import Signed, parse, sign
+from labxchange.identity.statement import Signed, sign
 from labxchange.node.node import Node
 from labxchange.node.receipt_file import check_file
 from labxchange.node.receipt_page import render
@@ -45,7 +45,7 @@ async def delivered(
 
 def kept(node: Node, transfer: str) -> dict[str, Signed[Receipt]]:
     with node.core.database.begin() as tx:
-        found = [parse(item, Receipt) for item in statements.about(tx, transfer, "receipt")]
+        found = statements.about(tx, transfer, Receipt)
     return {item.body.level: item for item in found}
 
 

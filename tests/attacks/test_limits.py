@@ -18,7 +18,7 @@ import pytest
 from labxchange.errors import LabxchangeError, PeerError
 from labxchange.identity.card import parse_card
 from labxchange.identity.keys import Identity
-from labxchange.identity.statement import parse, sign
+from labxchange.identity.statement import sign
 from labxchange.node.node import Node
 from labxchange.node.serving import possession_proof
 from labxchange.sharing.exchange import Accept
@@ -67,7 +67,7 @@ class Race:
     def offer_of(self, share: str) -> tuple[str, Offer]:
         node = self.machine.node
         with node.core.database.begin() as tx:
-            found = [parse(envelope, Offer) for envelope in statements.about(tx, share, "offer")]
+            found = statements.about(tx, share, Offer)
         return found[-1].id, found[-1].body
 
     async def client(self, node: Node, offer_id: str, offer: Offer, transfer: str) -> None:

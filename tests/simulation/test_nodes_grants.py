@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from labxchange.errors import InputError
-from labxchange.identity.statement import parse
 from labxchange.node.node import Node
 from labxchange.node.values import TransferInfo
 from labxchange.sharing.exchange import Cut
@@ -39,7 +38,7 @@ COUNT, SIZE = 120, 60_000
 def cuts(node: Node, transfer: str) -> dict[str, Cut]:
     """The cut statements of a transfer by side, as the node keeps them."""
     with node.core.database.begin() as tx:
-        found = [parse(envelope, Cut).body for envelope in statements.about(tx, transfer, "cut")]
+        found = [envelope.body for envelope in statements.about(tx, transfer, Cut)]
     assert len({cut.side for cut in found}) == len(found), "a side signed two cuts"
     return {cut.side: cut for cut in found}
 

@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from labxchange.errors import PeerError
-from labxchange.identity.statement import parse, sign
+from labxchange.identity.statement import sign
 from labxchange.node.home import Home
 from labxchange.node.node import Node
 from labxchange.node.restoring import restore_backup
@@ -90,7 +90,7 @@ def test_a_new_version_moves_only_what_changed_and_every_book_says_so(tmp_path: 
         told = (await bo.node.audit_list(event="transfer.verified", limit=1))[0]
         assert str(total - MOVED) in str(told.fields)
         with ada.node.core.database.begin() as tx:
-            progress = [parse(found, Progress).body for found in statements.about(tx, done.transfer, "progress")]
+            progress = [found.body for found in statements.about(tx, done.transfer, Progress)]
         assert [(item.bytes, item.reused) for item in progress] == [(total, total - MOVED)]
 
     simulate(story, tmp_path)
@@ -165,7 +165,7 @@ async def forged(world: World, done: TransferInfo, **wrong: object) -> Receipt:
     """Bo's intact receipt, said otherwise."""
     bo = world.machines["Bo"].node
     with bo.core.database.begin() as tx:
-        receipts = [parse(found, Receipt).body for found in statements.about(tx, done.transfer, "receipt")]
+        receipts = [found.body for found in statements.about(tx, done.transfer, Receipt)]
     intact = next(item for item in receipts if item.level == "intact")
     return replace(intact, issued=intact.issued + 1, **wrong)
 

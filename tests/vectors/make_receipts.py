@@ -14,7 +14,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from labxchange.identity.statement import parse
 from labxchange.node.receipt_page import render
 from labxchange.sharing.exchange import Receipt
 from labxchange.store import statements
@@ -37,7 +36,7 @@ def make(folder: Path) -> dict[str, Any]:
         await bo.node.transfer_accept(transfer=transfer)
         await settle(ada, bo)
         with bo.node.core.database.begin() as tx:
-            receipts = [parse(item, Receipt) for item in statements.about(tx, transfer, "receipt")]
+            receipts = statements.about(tx, transfer, Receipt)
         shown = await bo.node.receipt_show(transfer=transfer)
         made["receipts"] = [{"id": item.id, "level": item.body.level, "follows": item.body.follows} for item in receipts]
         made["fingerprints"] = [(await machine.node.key_show()).fingerprint for machine in (ada, bo)]

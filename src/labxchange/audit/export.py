@@ -205,7 +205,7 @@ def _lines(
         "software": index.software,
     }
     cards = iter(owner_cards)
-    yield from ({"t": "card", "role": "owner", "envelope": card.decode()} for card in [next(cards)])
+    yield from ({"t": "card", "role": "owner", "envelope": _text(card)} for card in [next(cards)])
     for step in successions:
         yield {
             "t": "key",
@@ -214,20 +214,20 @@ def _lines(
             "previous_signature": b64encode(step.previous_signature),
             "next_signature": b64encode(step.next_signature),
         }
-    yield from ({"t": "card", "role": "owner", "envelope": card.decode()} for card in cards)
-    yield from ({"t": "card", "role": "counterparty", "envelope": card.decode()} for card in counterparty_cards)
+    yield from ({"t": "card", "role": "owner", "envelope": _text(card)} for card in cards)
+    yield from ({"t": "card", "role": "counterparty", "envelope": _text(card)} for card in counterparty_cards)
     yield from ({"t": "seen", "note": note} for note in seen)
-    yield from ({"t": "statement", "envelope": envelope.decode()} for envelope in statements)
+    yield from ({"t": "statement", "envelope": _text(envelope)} for envelope in statements)
 
 
 def _text(kept: bytes) -> str:
-    """Raises IntegrityError ``database-damaged``: entries are UTF-8 when they are written."""
+    """Raises IntegrityError ``database-damaged``: entries and statements are UTF-8 when they are written."""
     try:
         return kept.decode()
     except UnicodeDecodeError:
         raise IntegrityError(
             "database-damaged",
-            "An entry of the audit trail is damaged on the disk.",
+            "An entry of the audit trail, or a statement that it speaks of, is damaged on the disk.",
             hint="Restore your last backup with `labxchange node restore`.",
         ) from None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from labxchange.identity.card import parse_card
 from labxchange.identity.fingerprint import fingerprint
 from labxchange.node.contacts import Contacts
 from labxchange.node.core import Core
@@ -13,7 +12,7 @@ from labxchange.store.people import Contact
 
 def contact_info(core: Core, row: Contact, *, connected: bool, offers: int) -> ContactInfo:
     """One contact, with what waits for them and what is kept as evidence against their trail."""
-    card = parse_card(row.card).body
+    card = people.card_of(row)
     with core.database.begin() as tx:
         waiting = statements.count_posted(tx, row.key)
         evidence = people.evidence_of(tx, row.key)

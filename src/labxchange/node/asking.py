@@ -95,7 +95,7 @@ class Asking:
     ) -> ShareRow:
         """Get the listing and, beside it: prove possession, sign the accept, get the manifest if there is one yet."""
         with self._core.database.begin() as tx:
-            listing = parse(statements.get(tx, share.listing) or b"", Listing)
+            listing = statements.need(tx, share.listing, Listing)
         listed = asyncio.ensure_future(self._listing(channel, share, listing))
         try:
             started = await self._accept(channel, row, grant, share, proven)
@@ -196,7 +196,7 @@ class Asking:
         if share.digests:
             return await self._catalog.read(share)
         with self._core.database.begin() as tx:
-            manifest = parse(statements.get(tx, share.manifest) or b"", Manifest)
+            manifest = statements.need(tx, share.manifest, Manifest)
         listed = await self._catalog.listed(share)
         files = listed.files
         body = await self._body(channel, share, "manifest", limit=16 + 80 * len(files))

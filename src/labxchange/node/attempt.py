@@ -21,7 +21,6 @@ from labxchange.audit.events import Event
 from labxchange.dataset.listing import Listing
 from labxchange.errors import UnavailableError
 from labxchange.files.quarantine import Quarantine
-from labxchange.identity.statement import parse
 from labxchange.net.channel import Channel
 from labxchange.node.asking import Asking, ours
 from labxchange.node.bulk import Bulk
@@ -121,7 +120,7 @@ class Attempts:
     def _check_room(self, row: TransferRow, share: ShareRow) -> None:
         """Before a download is reserved, and before lists are fetched whose length follows from what is claimed to come."""
         with self._core.database.begin() as tx:
-            listing = parse(statements.get(tx, share.listing) or b"", Listing).body
+            listing = statements.need(tx, share.listing, Listing).body
         place = next(folder for folder in (path_of(row), *path_of(row).parents) if folder.exists())
         if listing.bytes - row.done_bytes > shutil.disk_usage(place).free:
             raise _no_room()

@@ -10,10 +10,10 @@ from msgspec.structs import replace
 
 from labxchange.dataset.listing import Line, ListedFile, Listing, decode_files
 from labxchange.dataset.manifest import FileDigests, Manifest, decode_digests
-from labxchange.errors import IntegrityError
-from labxchange.identity.statement import Signed, parse
+from labxchange.identity.statement import Signed
 from labxchange.node.core import Core
 from labxchange.store import statements
+from labxchange.store.damage import damaged, reading
 from labxchange.store.shares import ShareRow
 from labxchange.transfer.intervals import Interval, of_mask, to_mask
 
@@ -79,12 +79,12 @@ class Catalog:
 
     def _bodies(self, row: ShareRow) -> _Bodies:
         with self._core.database.begin() as tx:
-            listing = parse(self._need(statements.get(tx, row.listing)), Listing)
+            listing = statements.need(tx, row.listing, Listing)
             listed = self._cached(_without_manifest(row))
             files = self._need(statements.body(tx, listing.body.body)) if listed is None else b""
             if not row.manifest:
                 return _Bodies(listing=listing, listed=listed, files=files)
-            manifest = parse(self._need(statements.get(tx, row.manifest)), Manifest)
+            manifest = statements.need(tx, row.manifest, Manifest)
             digests = self._need(statements.body(tx, manifest.body.body))
             chunk_digests = self._need(statements.body(tx, row.digests)) if row.digests else b""
         lists = _Bodies(listing=listing, listed=listed, files=files)
@@ -92,11 +92,7 @@ class Catalog:
 
     def _need(self, found: bytes | None) -> bytes:
         if found is None:
-            raise IntegrityError(
-                "database-damaged",
-                "A list of files is missing from the node's database.",
-                hint="Restore your last backup with `labxchange node restore`.",
-            )
+            raise damaged("A list of files")
         return found
 
 
@@ -109,10 +105,11 @@ def _without_manifest(row: ShareRow) -> ShareRow:
 
 
 def _decoded(bodies: _Bodies) -> Loaded:
-    listed = bodies.listed or decoded_listing(bodies.listing, bodies.files)
-    if bodies.manifest is None:
-        return listed
-    digests = decode_digests(bodies.digests, bodies.manifest.body, listed.files)
+    with reading("A list of files"):
+        listed = bodies.listed or decoded_listing(bodies.listing, bodies.files)
+        if bodies.manifest is None:
+            return listed
+        digests = decode_digests(bodies.digests, bodies.manifest.body, listed.files)
     return replace(listed, manifest=bodies.manifest, digests=digests, chunk_digests=bodies.chunk_digests)
 
 

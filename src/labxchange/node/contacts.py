@@ -21,7 +21,7 @@ from labxchange.audit.entry import Entry, Who
 from labxchange.audit.events import Event
 from labxchange.dataset.names import escape
 from labxchange.errors import InputError, RefusedError
-from labxchange.identity.card import Card, parse_card
+from labxchange.identity.card import Card
 from labxchange.identity.fingerprint import WORD_COUNT, complete_word, fingerprint, parse_fingerprint, words
 from labxchange.identity.invitation import Invitation, invitation_proof, parse_invitation
 from labxchange.identity.statement import Signed
@@ -89,7 +89,7 @@ class Contacts:
             "who": self._core.who(),
             "counterparty": row.key,
             "counterparty_name": row.name,
-            "country": parse_card(row.card).body.country,
+            "country": people.card_of(row).country,
         }
         return Entry(event=event, **(given | fields))  # type: ignore[arg-type]
 
@@ -271,7 +271,7 @@ class Contacts:
         row = self.get(card.body.issuer)
         if row is None:
             return
-        old = parse_card(row.card).body
+        old = people.card_of(row)
         if card.body.issued <= old.issued:
             return
         if (card.body.trail_key, card.body.cosign_key) != (old.trail_key, old.cosign_key):
@@ -383,7 +383,7 @@ class Contacts:
 
 
 def _same_person(row: Contact, card: Card) -> bool:
-    return row.key != card.issuer and _person(parse_card(row.card).body) == _person(card)
+    return row.key != card.issuer and _person(people.card_of(row)) == _person(card)
 
 
 def _person(card: Card) -> tuple[str, ...]:

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from labxchange.audit.entry import Entry
 from labxchange.audit.events import Event
 from labxchange.errors import InputError
-from labxchange.identity.statement import parse
 from labxchange.node.bulk import QUIC_CIPHER, Bulk
 from labxchange.node.core import Core
 from labxchange.node.receipts import Receipts
@@ -164,8 +163,8 @@ class Controls:
 
     def _receipt_path(self, transfer: str) -> Path | None:
         with self._core.database.begin() as tx:
-            found = statements.about(tx, transfer, "receipt")
-        return parse(found[-1], Receipt).body.path if found else None
+            found = statements.about(tx, transfer, Receipt)
+        return found[-1].body.path if found else None
 
 
 def _over_lanes(lanes: LaneView, path: Path | None, *, own_bytes_s: int) -> PathInfo:

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from labxchange.audit.events import Event
 from labxchange.errors import InputError
-from labxchange.identity.statement import Signed, parse, sign
+from labxchange.identity.statement import Signed, sign
 from labxchange.node.core import Core
 from labxchange.node.receipts import Receipts
 from labxchange.node.values import ReceiptInfo
@@ -54,7 +54,7 @@ class Decisions:
         if level == "rejected" and not text:
             raise InputError("findings-missing", "A rejection says what was found.", hint="Give the findings as a text.")
         with self._core.database.begin() as tx:
-            receipts = [parse(found, Receipt) for found in statements.about(tx, row.transfer, "receipt")]
+            receipts = statements.about(tx, row.transfer, Receipt)
         holds = best(receipts)
         if holds is None or holds.body.level == "delivered" or row.state in _UNDER_WAY:
             raise InputError(

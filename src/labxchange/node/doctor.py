@@ -14,14 +14,12 @@ from typing import TYPE_CHECKING, Final
 from labxchange.dataset.listing import Listing
 from labxchange.dataset.names import escape
 from labxchange.errors import LabxchangeError, PeerError, RefusedError
-from labxchange.identity.card import parse_card
-from labxchange.identity.statement import parse
 from labxchange.net.lane_socket import BUFFER_BYTES
 from labxchange.node.addresses import own_address, with_port
 from labxchange.node.clock import utc_text, wall_ms
 from labxchange.node.values import Diagnosis
 from labxchange.settings import DEFAULT_PORT
-from labxchange.store import shares, statements, transfers
+from labxchange.store import people, shares, statements, transfers
 
 if TYPE_CHECKING:
     from labxchange.node.node import Node
@@ -162,8 +160,8 @@ def _expected(node: Node) -> dict[int, tuple[Path, int]]:
         listings = {}
         for row in live:
             share = shares.share(tx, row.share, row.version, owner=row.peer)
-            envelope = statements.get(tx, share.listing) if share is not None else None
-            listings[row.transfer] = parse(envelope, Listing).body.bytes if envelope else 0
+            listing = statements.find(tx, share.listing, Listing) if share is not None else None
+            listings[row.transfer] = listing.body.bytes if listing else 0
     out: dict[int, tuple[Path, int]] = {}
     for row in live:
         folder = _existing(Path(row.destination.decode(errors="surrogateescape")))
@@ -214,7 +212,7 @@ async def _way(node: Node, text: str) -> list[Diagnosis]:
     if channel is not None:
         host, port = channel.remote_address[:2]
         return [_ok(check, f"{name} is connected, at {with_port(f'[{host}]' if ':' in host else host, port)}.")]
-    addresses = list(dict.fromkeys([row.seen_address, *parse_card(row.card).body.addresses]))
+    addresses = list(dict.fromkeys([row.seen_address, *people.card_of(row).addresses]))
     found = {address: await _knock(node, address) for address in addresses if address}
     try:
         await node.peers.channel(row.key)

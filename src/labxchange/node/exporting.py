@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 
-from labxchange.audit.checkpoint import parse_note
 from labxchange.audit.events import Event
 from labxchange.audit.export import Hidden, Index, Item, OwnScope, Shown, Signed, bundle, csv_lines, jsonl_lines, plan, row
-from labxchange.audit.leaf import parse as parse_leaf
 from labxchange.audit.scope import Scope, scope_key, tag_of
 from labxchange.node.clock import utc_text
 from labxchange.node.core import Core
 from labxchange.node.values import EntryInfo
 from labxchange.settings import SOFTWARE
 from labxchange.store import people, statements
+from labxchange.store.damage import damaged
 from labxchange.store.trail import StoredEntry, Trail
 
 FORMS = ("jsonl", "csv", "bundle")
@@ -39,7 +38,7 @@ class Export:
         """The lines of the file, one by one, and nothing (``b""``) for each step of the work before them."""
         if form == "bundle":
             return self._bundle()
-        rows = (row(parse_leaf(item.leaf), item.openings) for item in self._entries(range(self._size)))
+        rows = (row(item.parsed(), item.openings) for item in self._entries(range(self._size)))
         return (line.encode() for line in (csv_lines(rows) if form == "csv" else jsonl_lines(rows)))
 
     def _entries(self, numbers: Sequence[int]) -> Iterator[StoredEntry]:
@@ -66,7 +65,7 @@ class Export:
             heads = {head.tag: head.counter for _, head in trail.scopes(tx)}
             known = people.all_contacts(tx)
             seen = [] if tags else [item.note for one in known for item in people.witnessed_of(tx, one.key)]
-            origin = parse_note(trail.checkpoint_at(tx, self._size)).checkpoint.origin
+            origin = trail.note_at(tx, self._size).checkpoint.origin
         index = self._index(origin, tags, heads, shown=len(chosen))
         yield from bundle(
             index,
@@ -103,7 +102,7 @@ class Export:
         out = []
         for seq in range(self._size):
             with self._core.database.begin() as tx:
-                leaf = parse_leaf(self._trail.leaf(tx, seq))
+                leaf = self._trail.parsed(tx, seq)
             if seq == 0 or leaf.event in _ALWAYS or any(scope.tag in tags for scope in leaf.scopes):
                 out.append(seq)
             yield b""
@@ -128,7 +127,8 @@ class Export:
         for statement in told:
             with self._core.database.begin() as tx:
                 envelope = statements.get(tx, statement)
-            assert envelope is not None
+            if envelope is None:
+                raise damaged("A signed statement")
             yield envelope
 
     def _items(self, chosen: Sequence[int], stops: list[int], cosigned: dict[int, list[str]]) -> Iterator[Item]:
@@ -146,13 +146,13 @@ class Export:
             while pending and pending[0] <= at:
                 here = pending.pop(0)
                 with self._core.database.begin() as tx:
-                    note = parse_note(trail.checkpoint_at(tx, here))
+                    note = trail.note_at(tx, here)
                 yield Signed(note=note, cosignatures=cosigned.get(here, []))
 
 
 def entry_info(item: StoredEntry) -> EntryInfo:
     """An entry for a face: open fields, and the others as far as they could be opened."""
-    leaf = parse_leaf(item.leaf)
+    leaf = item.parsed()
     cells = row(leaf, item.openings)
     return EntryInfo(
         seq=item.seq,

@@ -15,11 +15,11 @@ from sqlalchemy import Connection
 from labxchange.audit.entry import Entry
 from labxchange.audit.events import Event
 from labxchange.errors import InputError
-from labxchange.identity.statement import Signed, parse, sign
+from labxchange.identity.statement import Signed, sign
 from labxchange.node.contacts import Contacts
 from labxchange.node.core import Core
 from labxchange.node.values import RecipientStatus
-from labxchange.sharing.exchange import Receipt, best
+from labxchange.sharing.exchange import Receipt, ReceiptAck, best
 from labxchange.sharing.grant import ExtensionRequest, Grant, Revocation, changed
 from labxchange.sharing.share import Offer, Withheld
 from labxchange.store import shares as rows
@@ -113,14 +113,14 @@ class Grants:
         """Did they get it? For each recipient of a grant."""
         out = []
         with self._core.database.begin() as tx:
-            grant = parse(statements.get(tx, row.statement) or b"", Grant).body
-            asked = [parse(found, ExtensionRequest).body for found in statements.about(tx, row.grant, "extension-request")]
+            grant = statements.need(tx, row.statement, Grant).body
+            asked = [found.body for found in statements.about(tx, row.grant, ExtensionRequest)]
             for key in rows.recipients(tx, row):
                 attempts = [item for item in transfers.outgoing_of(tx, row.grant) if item.peer == key]
                 newest = attempts[-1] if attempts else None
-                receipts = [parse(found, Receipt) for found in statements.about(tx, newest.transfer, "receipt")] if newest else []
+                receipts = statements.about(tx, newest.transfer, Receipt) if newest else []
                 holds = best(receipts)
-                acknowledged = bool(newest and statements.about(tx, newest.transfer, "receipt-ack"))
+                acknowledged = bool(newest and statements.any_about(tx, newest.transfer, ReceiptAck))
                 posted = statements.is_posted(tx, key, row.offer)
                 out.append(
                     RecipientStatus(
@@ -211,7 +211,7 @@ class Grants:
         changes: list[tuple[GrantRow, Grant, Signed[Grant]]] = []
         for grant in self._live(share, version, contact):
             with self._core.database.begin() as tx:
-                old = parse(statements.get(tx, grant.statement) or b"", Grant).body
+                old = statements.need(tx, grant.statement, Grant).body
             changes.append((grant, old, sign(changed(old, issued=now, not_after=until), identity)))
         for grant, old, fresh in changes:  # all are allowed, or none is changed
             with self._core.database.begin() as tx:

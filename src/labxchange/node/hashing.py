@@ -24,11 +24,12 @@ from labxchange.dataset.names import escape
 from labxchange.errors import LabxchangeError, NodeLocked
 from labxchange.files.hashing import CacheKey, FileHash, Hashed, hash_files
 from labxchange.files.scan import Scan, Sources
-from labxchange.identity.statement import parse, sign
+from labxchange.identity.statement import sign
 from labxchange.node.catalog import Catalog, listed
 from labxchange.node.core import Core
 from labxchange.store import shares as rows
 from labxchange.store import statements
+from labxchange.store.damage import reading
 from labxchange.store.hash_cache import HashCache
 from labxchange.store.shares import ShareRow
 from labxchange.transfer.digests import ChunkDigests
@@ -42,6 +43,12 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
     sources: Sources
     skipped: tuple[tuple[str, str], ...]
     reason: str = ""
+
+
+def origin_of(row: ShareRow) -> Origin:
+    """Raises IntegrityError ``database-damaged``."""
+    with reading("The place of a share's files"):
+        return msgspec.msgpack.decode(row.source, type=Origin)
 
 
 class _Job:
@@ -88,7 +95,7 @@ class Hashing:
     def begin(self, row: ShareRow, found: Scan) -> None:
         job = self._jobs[row.share, row.version] = _Job(row, found)
         with self._core.database.begin() as tx:
-            listing = parse(statements.get(tx, row.listing) or b"", Listing)
+            listing = statements.need(tx, row.listing, Listing)
         self._catalog.keep(row, listed(listing, job.found.files, job.line))
         job.task = asyncio.ensure_future(self._hash(job))
 
@@ -172,7 +179,7 @@ class Hashing:
         return replace(row, state=current.state if current is not None and current.state == "retracted" else state)
 
     def _fail(self, row: ShareRow, error: LabxchangeError) -> None:
-        origin = msgspec.msgpack.decode(row.source, type=Origin)
+        origin = origin_of(row)
         source = msgspec.msgpack.encode(replace(origin, reason=error.message))
         entry = Entry(
             event=Event.DATASET_VERIFIED,
@@ -192,7 +199,7 @@ class Hashing:
         for row in pending:
             if (row.share, row.version) in self._jobs:
                 continue
-            origin = msgspec.msgpack.decode(row.source, type=Origin)
+            origin = origin_of(row)
             self.begin(row, Scan(self._catalog.load(row).files, origin.sources, []))
 
     async def close(self) -> None:

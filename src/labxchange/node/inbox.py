@@ -17,7 +17,7 @@ from labxchange.dataset.listing import Listing
 from labxchange.dataset.manifest import Manifest
 from labxchange.dataset.names import escape
 from labxchange.errors import InputError, PeerError
-from labxchange.identity.statement import B, Signed, parse
+from labxchange.identity.statement import Signed
 from labxchange.node.contacts import Contacts
 from labxchange.node.core import Core
 from labxchange.node.naming import named
@@ -27,6 +27,7 @@ from labxchange.sharing.grant import ExtensionRequest, Grant, Revocation
 from labxchange.sharing.share import Offer, Share
 from labxchange.store import shares as rows
 from labxchange.store import statements, transfers
+from labxchange.store.damage import damaged
 from labxchange.store.shares import GrantRow, ShareRow
 from labxchange.store.transfers import TransferRow
 
@@ -46,8 +47,7 @@ class Inbox:
                 statements.put(tx, signed, about=signed.body.listing, now=self._core.clock.now())
 
     def _shares_of(self, tx: Connection, listing: str, issuer: str) -> list[Signed[Share]]:
-        found = [parse(envelope, Share) for envelope in statements.about(tx, listing, "share")]
-        return [share for share in found if share.body.issuer == issuer]
+        return [share for share in statements.about(tx, listing, Share) if share.body.issuer == issuer]
 
     def take_listing(self, signed: Signed[Listing]) -> None:
         with self._core.database.begin() as tx:
@@ -60,7 +60,7 @@ class Inbox:
         with self._core.database.begin() as tx:
             row = rows.grant(tx, body.grant, owner=body.issuer)
             statements.put(tx, signed, about=body.grant, now=now)
-            old = parse(statements.get(tx, row.statement) or b"", Grant).body if row else None
+            old = statements.need(tx, row.statement, Grant).body if row else None
         if row is None or old is None:
             return False
         if (old.share, old.version, old.listing) != (body.share, body.version, body.listing):
@@ -78,8 +78,8 @@ class Inbox:
         """An offer is shown once all that it names is here and agrees."""
         body, now = signed.body, self._core.clock.now()
         with self._core.database.begin() as tx:
-            listing = _of(Listing, statements.get(tx, body.listing))
-            grant = _of(Grant, statements.get(tx, body.grant))
+            listing = statements.find(tx, body.listing, Listing)
+            grant = statements.find(tx, body.grant, Grant)
             share = next(iter(self._shares_of(tx, body.listing, body.issuer)), None)
             known = rows.share(tx, body.share, body.version, owner=body.issuer)
             own = rows.newest_version(tx, body.share, self._core.me) > 0
@@ -212,15 +212,13 @@ class Inbox:
     def item(self, row: GrantRow) -> InboxItem:
         with self._core.database.begin() as tx:
             share = rows.share(tx, row.share, row.version, owner=row.owner)
-            listing = _of(Listing, statements.get(tx, share.listing if share else ""))
-            manifest = _of(Manifest, statements.get(tx, share.manifest)) if share and share.manifest else None
-            grant = _of(Grant, statements.get(tx, row.statement))
-            statement = _of(Share, statements.get(tx, share.statement if share else ""))
+            if share is None:
+                raise damaged("A share that was offered")
+            listing = statements.need(tx, share.listing, Listing)
+            manifest = statements.need(tx, share.manifest, Manifest) if share.manifest else None
+            grant = statements.need(tx, row.statement, Grant)
+            statement = statements.need(tx, share.statement, Share)
             attempts = transfers.incoming_of(tx, row.grant, owner=row.owner)
-        assert share is not None
-        assert listing is not None
-        assert grant is not None
-        assert statement is not None
         newest = attempts[-1] if attempts else None
         sender = self._contacts.get(row.owner)
         return InboxItem(
@@ -274,10 +272,6 @@ class Inbox:
             rows.put_grant(tx, replace(row, asked_until=until), [])
         self._core.notices.publish("inbox", row.share)
         return row
-
-
-def _of(kind: type[B], envelope: bytes | None) -> Signed[B] | None:
-    return parse(envelope, kind) if envelope else None
 
 
 def _state(row: GrantRow, grant: Grant, newest: TransferRow | None, now: int) -> str:

@@ -16,7 +16,6 @@ from labxchange.audit.entry import Entry
 from labxchange.audit.events import Event
 from labxchange.encoding import pack
 from labxchange.files.quarantine import Release
-from labxchange.identity.statement import parse
 from labxchange.node.core import Core
 from labxchange.settings import PROGRESS_BYTES, PROGRESS_PERCENT
 from labxchange.sharing.exchange import Progress
@@ -79,7 +78,7 @@ class TransferJournal:
     def finish(self, done_bytes: int) -> None:
         """All that could be had is here: the last word on it, once."""
         with self._core.database.begin() as tx:
-            told = [parse(found, Progress).body for found in statements.about(tx, self._row.transfer, "progress")]
+            told = [found.body for found in statements.about(tx, self._row.transfer, Progress)]
         if all(body.bytes != done_bytes for body in told):
             self._progress(done_bytes)
 

@@ -8,15 +8,13 @@ from __future__ import annotations
 from labxchange.audit.entry import Entry, Who
 from labxchange.audit.events import Event
 from labxchange.errors import RefusedError
-from labxchange.identity.card import parse_card
-from labxchange.identity.statement import parse
 from labxchange.node.contacts import Contacts
 from labxchange.node.core import Core
 from labxchange.node.denials import Denials
 from labxchange.sharing.grant import Grant
 from labxchange.sharing.policy import Action, Allow, Deny, Facts, Request, decide
+from labxchange.store import people, statements, transfers
 from labxchange.store import shares as rows
-from labxchange.store import statements, transfers
 from labxchange.store.people import Contact
 from labxchange.store.shares import GrantRow, ShareRow
 from labxchange.store.transfers import TransferRow
@@ -73,12 +71,12 @@ class Judging:
         known = self._grants.get(statement)
         if known is None:
             with self._core.database.begin() as tx:
-                envelope = statements.get(tx, statement)
-            if envelope is None:
+                found = statements.find(tx, statement, Grant)
+            if found is None:
                 return None
             if len(self._grants) >= _GRANTS_KEPT:
                 self._grants.clear()
-            known = self._grants[statement] = parse(envelope, Grant).body
+            known = self._grants[statement] = found.body
         return known
 
     def allowed(self, row: Contact, action: Action, share: str, version: int, transfer: str = "") -> GrantRow:
@@ -103,7 +101,7 @@ class Judging:
 
     def peer_who(self, row: Contact) -> Who:
         """A contact as the one who acts."""
-        card = parse_card(row.card).body
+        card = people.card_of(row)
         return Who(
             person=card.name,
             role=card.role,

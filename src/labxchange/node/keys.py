@@ -24,6 +24,7 @@ from labxchange.identity.statement import sign
 from labxchange.node.core import Core
 from labxchange.node.values import Me
 from labxchange.store import settings, shares
+from labxchange.store.damage import reading
 
 _KEYRING_SERVICE = "labxchange"
 _NEW_IDENTITY = "new-identity"
@@ -213,7 +214,8 @@ class Keys:
                 "The keys are here, but the node's records are not.",
                 hint="Restore with `labxchange node restore`.",
             )
-        self._core.card = parse_card(envelope)
+        with reading("The card of this node"):
+            self._core.card = parse_card(envelope)
         if restored is not None:
             self._begin_epoch()
         self._core.record(Entry(event=Event.IDENTITY_UNLOCKED, object_type="identity", who=self._core.who()))
@@ -321,7 +323,8 @@ class Keys:
         with self._core.database.begin() as tx:
             envelope = settings.get(tx, "card")
         assert envelope is not None
-        card = parse_card(envelope).body
+        with reading("The card of this node"):
+            card = parse_card(envelope).body
         return Me(
             name=card.name,
             organisation=card.organisation,

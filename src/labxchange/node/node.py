@@ -54,6 +54,7 @@ from labxchange.node.witnessing import STOPPED, Witnessing
 from labxchange.settings import CLOCK_PERSIST_S, DEFAULT_PORT, SOFTWARE
 from labxchange.sharing.share import Withheld
 from labxchange.store import settings, shares, transfers
+from labxchange.store.damage import DAMAGED
 from labxchange.store.database import Database
 from labxchange.store.people import Contact
 from labxchange.store.transfers import TransferRow
@@ -90,7 +91,7 @@ class Node(Verbs):
         home.create()
         database = Database(home.database, now_text=utc_text(wall()))
         with database.begin() as tx:
-            largest = int(settings.get(tx, "largest-time") or 0)
+            largest = settings.number(tx, "largest-time")
         clock = Clock(largest_seen=largest, wall=wall, elapsed=elapsed)
         self.core = Core(home=home, database=database, clock=clock, random_bytes=random_bytes)
         self._host = host
@@ -195,7 +196,8 @@ class Node(Verbs):
             self.denials.note(error.code, channel.peer_key.hex())
             raise
         except (PeerError, IntegrityError) as error:
-            self.denials.note(error.code, channel.peer_key.hex(), event=Event.SECURITY_PROTOCOL_VIOLATION)
+            if error.code != DAMAGED:
+                self.denials.note(error.code, channel.peer_key.hex(), event=Event.SECURITY_PROTOCOL_VIOLATION)
             raise
 
     async def _connect(self, key: str) -> Channel:
@@ -333,8 +335,7 @@ class Node(Verbs):
     async def _listen(self) -> None:
         """Open the port and sign its addresses into the card."""
         with self.core.database.begin() as tx:
-            port = int(settings.get(tx, "port") or 0)
-            given = (settings.get(tx, "addresses") or b"").decode().split()
+            port, given = settings.number(tx, "port"), settings.text(tx, "addresses").split()
         try:
             self._port = await self._open_port(port)
         except UnavailableError as error:
@@ -359,7 +360,7 @@ class Node(Verbs):
     def _note_version(self) -> None:
         """Write down that the software is not the one that ran before."""
         with self.core.database.begin() as tx:
-            before = (settings.get(tx, "software") or b"").decode()
+            before = settings.text(tx, "software")
         if before == SOFTWARE:
             return
         upgraded = Entry(
@@ -710,7 +711,7 @@ class Node(Verbs):
             changes.append(("addresses", " ".join(addresses)))
         for name, value in changes:
             with self.core.database.begin() as tx:
-                old = (settings.get(tx, name) or b"").decode()
+                old = settings.text(tx, name)
             entry = Entry(event=Event.CONFIG_CHANGED, object_type=name, old=old, new=value, who=self.core.who())
             with self.core.act(entry) as tx:
                 settings.put(tx, name, value.encode())

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from labxchange.audit.events import Event
 from labxchange.errors import InputError, LabxchangeError, PeerError, RefusedError, UnavailableError
-from labxchange.identity.card import Card, parse_card
+from labxchange.identity.card import Card
 from labxchange.identity.invitation import Invitation
 from labxchange.identity.keys import Identity
 from labxchange.identity.statement import Signed
@@ -203,7 +203,7 @@ class Peers:
             row = self._contacts.get(key)
             if row is None or row.state == "blocked":
                 raise RefusedError("contact-blocked", "This contact is blocked here.", hint="`labxchange contact unblock`.")
-            addresses = list(dict.fromkeys([row.seen_address, *parse_card(row.card).body.addresses]))
+            addresses = list(dict.fromkeys([row.seen_address, *people.card_of(row).addresses]))
             return await self._dial([address for address in addresses if address], bytes.fromhex(key))
 
     async def meet(self, invitation: Invitation) -> Channel:

@@ -21,8 +21,7 @@ from labxchange.dataset.check import Finding, FindingKind, NotRun, Report, Verdi
 from labxchange.dataset.names import escape
 from labxchange.encoding import b64encode
 from labxchange.errors import InputError, PeerError
-from labxchange.identity.card import parse_card
-from labxchange.identity.statement import Signed, parse
+from labxchange.identity.statement import Signed
 from labxchange.node.books import Books
 from labxchange.node.catalog import Catalog, Loaded
 from labxchange.node.clock import local_text
@@ -34,8 +33,9 @@ from labxchange.node.values import ReceiptInfo, ReceiptPage, ReceivedInfo
 from labxchange.settings import SOFTWARE
 from labxchange.sharing.exchange import DECISIONS_MAX, Accept, Counts, Path, Receipt, ReceiptAck, best, decides
 from labxchange.sharing.share import Share
+from labxchange.store import people, statements, transfers
 from labxchange.store import shares as rows
-from labxchange.store import statements, transfers
+from labxchange.store.damage import damaged, reading
 from labxchange.store.shares import ShareRow
 from labxchange.store.transfers import TransferRow
 from labxchange.transfer.intervals import Interval
@@ -62,10 +62,10 @@ class Receipts:
     def scoped(self, entry: Entry, share: ShareRow) -> Entry:
         """The entry with the study, site and category of the share."""
         with self._core.database.begin() as tx:
-            envelope = statements.get(tx, share.statement)
-        if envelope is None:
+            found = statements.find(tx, share.statement, Share)
+        if found is None:
             return entry
-        body = parse(envelope, Share).body
+        body = found.body
         return replace(entry, study=body.study, site=body.site, category=body.category)
 
     def entry(self, event: Event, row: TransferRow, **fields: object) -> Entry:
@@ -110,11 +110,10 @@ class Receipts:
         )
         with self._core.database.begin() as tx:
             grant = rows.grant(tx, row.grant, owner=row.owner(self._core.me))
-            accepts = statements.about(tx, row.transfer, "accept")
+            accepts = statements.about(tx, row.transfer, Accept)
         assert grant is not None
         assert loaded.manifest is not None
         intact = report.verdict is not Verdict.NOT_INTACT
-        accept = parse(accepts[-1], Accept)
         signed = [
             self._core.sign(
                 Receipt,
@@ -122,7 +121,7 @@ class Receipts:
                 verdict=verdict,
                 transfer=row.transfer,
                 offer=grant.offer,
-                accept=accept.id,
+                accept=accepts[-1].id,
                 grant=grant.statement,
                 listing=loaded.listing.id,
                 manifest=loaded.manifest.id,
@@ -192,23 +191,20 @@ class Receipts:
             PeerError: ``receipt-unknown``, ``ack-wrong``.
         """
         with self._core.database.begin() as tx:
-            envelope = statements.get(tx, signed.body.receipt)
-        if envelope is None:
+            receipt = statements.find(tx, signed.body.receipt, Receipt)
+        if receipt is None:
             raise PeerError("receipt-unknown", "A countersignature names a receipt that does not exist.")
-        receipt = parse(envelope, Receipt)
         with self._core.database.begin() as tx:
             row = transfers.transfer(tx, receipt.body.transfer)
-            known = {
-                parse(found, ReceiptAck).body.receipt for found in statements.about(tx, receipt.body.transfer, "receipt-ack")
-            }
-            receipts = [parse(found, Receipt) for found in statements.about(tx, receipt.body.transfer, "receipt")]
+            known = {ack.body.receipt for ack in statements.about(tx, receipt.body.transfer, ReceiptAck)}
+            receipts = statements.about(tx, receipt.body.transfer, Receipt)
         if row is None or row.peer != signed.body.issuer or receipt.body.issuer != self._core.me:
             raise PeerError("receipt-unknown", "A countersignature came from somebody else than the sender.")
         if signed.body.receipt in known:
             return False
         contact = self._contacts.get(row.peer)
         assert contact is not None
-        check_ack(signed, parse_card(contact.card).body)
+        check_ack(signed, people.card_of(contact))
         done = {*known, signed.body.receipt}
         level = {"level": receipt.body.level}
         entries = [self.entry(Event.TRANSFER_RECEIPT, row, object_type="receipt-ack", object_id=signed.id, details=level)]
@@ -237,7 +233,7 @@ class Receipts:
         assert trail is not None
         with self._core.database.begin() as tx:
             row = transfers.transfer(tx, body.transfer)
-            acks = [parse(found, ReceiptAck) for found in statements.about(tx, body.transfer, "receipt-ack")]
+            acks = statements.about(tx, body.transfer, ReceiptAck)
         if row is None or row.direction != "out" or row.peer != body.issuer:
             raise PeerError("receipt-unknown", "A receipt names a transfer that its issuer did not start.")
         for ack in acks:
@@ -246,9 +242,9 @@ class Receipts:
         with self._core.database.begin() as tx:
             share = rows.share(tx, row.share, row.version, owner=row.owner(self._core.me))
             grant = rows.grant(tx, row.grant, owner=row.owner(self._core.me))
-            accepted = statements.is_about(tx, body.accept, body.transfer, "accept")
-            told = [parse(found, Receipt) for found in statements.about(tx, body.transfer, "receipt")]
-            kept = statements.is_about(tx, signed.id, body.transfer, "receipt")
+            accepted = statements.is_about(tx, body.accept, body.transfer, Accept)
+            told = statements.about(tx, body.transfer, Receipt)
+            kept = statements.is_about(tx, signed.id, body.transfer, Receipt)
         assert share is not None
         assert grant is not None
         seq = self._seq_of(signed.id) if kept else None
@@ -314,7 +310,8 @@ class Receipts:
         assert trail is not None
         with self._core.database.begin() as tx:
             note = trail.newest_checkpoint(tx)
-            size_now = parse_note(note).checkpoint.size
+            with reading("A checkpoint of the audit trail"):
+                size_now = parse_note(note).checkpoint.size
             opening = next(item for item in trail.openings(tx, seq) if item.name == "object_id")
             proof = trail.inclusion(tx, seq, size_now)
             leaf = trail.leaf(tx, seq)
@@ -344,7 +341,8 @@ class Receipts:
             row = transfers.transfer(tx, transfer)
         if row is None or not row.report:
             raise InputError("report-none", "There is no verification report for this transfer yet.")
-        report = msgspec.msgpack.decode(row.report, type=Report)
+        with reading("A verification report"):
+            report = msgspec.msgpack.decode(row.report, type=Report)
         return ReceivedInfo(transfer=transfer, destination=row.destination.decode(errors="replace"), report=report)
 
     # --- showing ------------------------------------------------------------------------------------------------------
@@ -359,8 +357,8 @@ class Receipts:
             if len(found) != 1:
                 raise InputError("transfer-unknown", "There is no such transfer.", hint="`labxchange transfer list` shows them.")
             row = found[0]
-            receipts = [parse(item, Receipt) for item in statements.about(tx, row.transfer, "receipt")]
-            acks = {parse(item, ReceiptAck).body.receipt: item for item in statements.about(tx, row.transfer, "receipt-ack")}
+            receipts = statements.about(tx, row.transfer, Receipt)
+            acks = {ack.body.receipt: ack.envelope for ack in statements.about(tx, row.transfer, ReceiptAck)}
             share = rows.share(tx, row.share, row.version, owner=row.owner(self._core.me))
         if not receipts:
             raise InputError(
@@ -397,13 +395,15 @@ class Receipts:
         with self._core.database.begin() as tx:
             envelopes = [share.statement, share.listing, share.manifest] if share else []
             names = (*envelopes, receipt.body.offer, receipt.body.grant, receipt.body.accept)
-            kept = [*(statements.get(tx, item) for item in names), *statements.about(tx, receipt.body.transfer, "receipt")]
-        named = {
-            "labxchange receipt": 1,
-            "cards": [json.loads(self._card(key)) for key in (sender, recipient)],
-            "statements": [json.loads(item) for item in kept if item and item != receipt.envelope],
-            "receipt": json.loads(receipt.envelope),
-        }
+            receipts = [item.envelope for item in statements.about(tx, receipt.body.transfer, Receipt)]
+            kept = [*(statements.get(tx, item) for item in names), *receipts]
+        with reading("A statement of this transfer"):
+            named = {
+                "labxchange receipt": 1,
+                "cards": [json.loads(self._card(key)) for key in (sender, recipient)],
+                "statements": [json.loads(item) for item in kept if item and item != receipt.envelope],
+                "receipt": json.loads(receipt.envelope),
+            }
         if ack is not None:
             named["receipt-ack"] = json.loads(ack)
         return json.dumps(named, indent=1, ensure_ascii=False)
@@ -412,7 +412,8 @@ class Receipts:
         if key == self._core.me:
             return self._core.require_card().envelope
         row = self._contacts.get(key)
-        assert row is not None
+        if row is None:
+            raise damaged("A contact")
         return row.card
 
 

@@ -10,7 +10,6 @@ from pathlib import Path, PurePosixPath
 
 from labxchange.dataset.names import escape
 from labxchange.errors import InputError
-from labxchange.identity.statement import parse
 from labxchange.node.catalog import Catalog, Loaded
 from labxchange.node.core import Core
 from labxchange.node.values import FileInfo
@@ -34,7 +33,7 @@ def received_file(core: Core, catalog: Catalog, *, transfer: str, file: str) -> 
         raise InputError("transfer-unknown", "There is no such incoming transfer.", hint="`labxchange transfer list`.")
     with core.database.begin() as tx:
         released = transfers.released_files(tx, row.transfer)
-        receipts = [parse(envelope, Receipt).id for envelope in statements.about(tx, row.transfer, "receipt")]
+        receipts = [receipt.id for receipt in statements.about(tx, row.transfer, Receipt)]
     if not released:
         raise _not_verified("Nothing of this transfer is verified yet.")
     loaded = catalog.load(share)

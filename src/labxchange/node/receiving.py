@@ -35,7 +35,7 @@ from labxchange.node.inbox import Inbox
 from labxchange.node.receipts import Receipts
 from labxchange.node.refusals import Stated
 from labxchange.settings import RETRY_FIRST_S, RETRY_LAST_S
-from labxchange.sharing.exchange import Cut
+from labxchange.sharing.exchange import Accept, Cut
 from labxchange.store import shares as rows
 from labxchange.store import statements, transfers
 from labxchange.store.shares import ShareRow
@@ -448,7 +448,7 @@ class Receiving:
         """End a transfer and say exactly what had arrived: entry, signed cut, its delivery and the row in one transaction."""
         with self._core.database.begin() as tx:
             arrived = transfers.arrived_chunks(tx, row.transfer)
-            begun = bool(statements.about(tx, row.transfer, "accept"))
+            begun = statements.any_about(tx, row.transfer, Accept)
         cut = self._core.sign(
             Cut,
             transfer=row.transfer,

@@ -12,7 +12,6 @@ import logging
 from collections.abc import Callable
 from hashlib import sha256
 
-import msgspec
 from msgspec.structs import replace
 
 from labxchange.audit.entry import Entry
@@ -30,7 +29,7 @@ from labxchange.node.catalog import Catalog, Loaded, whole_files
 from labxchange.node.contacts import Contacts
 from labxchange.node.core import Core
 from labxchange.node.denials import Denials
-from labxchange.node.hashing import Hashing, Origin
+from labxchange.node.hashing import Hashing, origin_of
 from labxchange.node.judging import Judging
 from labxchange.node.receipts import Receipts
 from labxchange.node.refusals import refusal_of
@@ -279,7 +278,7 @@ class Serving:
         idle = [item for item in self._active.values() if item.row.peer == row.peer and not item.tasks]
         for oldest in idle[: -_ACTIVE_MAX + 1]:
             del self._active[oldest.row.transfer]
-        origin = msgspec.msgpack.decode(share.source, type=Origin)
+        origin = origin_of(share)
         used = asyncio.get_running_loop().time()
         active = self._active[row.transfer] = Active(row=row, loaded=self._catalog.load(share), origin=origin, used=used)
         return active

@@ -20,11 +20,11 @@ from labxchange.dataset.manifest import Manifest
 from labxchange.dataset.names import escape
 from labxchange.errors import InputError
 from labxchange.files.scan import Scan, scan
-from labxchange.identity.statement import parse, sign
+from labxchange.identity.statement import sign
 from labxchange.node.contacts import Contacts
 from labxchange.node.core import Core
 from labxchange.node.grants import Grants, Terms
-from labxchange.node.hashing import Hashing, Origin
+from labxchange.node.hashing import Hashing, Origin, origin_of
 from labxchange.node.naming import named
 from labxchange.node.showing import told_withheld
 from labxchange.node.values import ShareInfo
@@ -112,9 +112,7 @@ class Shares:
         with self._core.database.begin() as tx:
             row = rows.share(tx, share_id, rows.newest_version(tx, share_id, self._core.me), owner=self._core.me)
             assert row is not None
-            envelope = statements.get(tx, row.statement)
-        assert envelope is not None
-        body = parse(envelope, Share).body
+            body = statements.need(tx, row.statement, Share).body
         kept = {name: getattr(terms, name) or getattr(body, name) for name in ("title", "note", "study", "site", "category")}
         return replace(terms, **kept)
 
@@ -218,9 +216,7 @@ class Shares:
     def scope(self, row: ShareRow) -> Share:
         """The share statement: study, site and category for entries about it."""
         with self._core.database.begin() as tx:
-            envelope = statements.get(tx, row.statement)
-        assert envelope is not None
-        return parse(envelope, Share).body
+            return statements.need(tx, row.statement, Share).body
 
     def all(self) -> list[ShareInfo]:
         with self._core.database.begin() as tx:
@@ -230,13 +226,10 @@ class Shares:
     def info(self, row: ShareRow) -> ShareInfo:
         with self._core.database.begin() as tx:
             current = rows.share(tx, row.share, row.version, owner=self._core.me) or row
-            envelope = statements.get(tx, current.listing)
-            signed = statements.get(tx, current.manifest) if current.manifest else None
+            listing = statements.need(tx, current.listing, Listing).body
+            manifest = statements.need(tx, current.manifest, Manifest).body if current.manifest else None
             grants = rows.grants_of(tx, row.share, row.version, owner=self._core.me)
-        assert envelope is not None
-        listing = parse(envelope, Listing).body
-        manifest = parse(signed, Manifest).body if signed else None
-        origin = msgspec.msgpack.decode(current.source, type=Origin)
+        origin = origin_of(current)
         return ShareInfo(
             share=current.share,
             version=current.version,

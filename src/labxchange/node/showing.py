@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from labxchange.dataset.listing import Listing
 from labxchange.dataset.names import escape
-from labxchange.identity.statement import parse
 from labxchange.node.values import TransferInfo, WithheldInfo
+from labxchange.sharing.exchange import Receipt
 from labxchange.sharing.share import Share
 from labxchange.store import shares, statements
 from labxchange.store.transfers import TransferRow
@@ -20,9 +20,9 @@ def transfer_info(node: Node, row: TransferRow) -> TransferInfo:
     """The transfer of this row, now."""
     with node.core.database.begin() as tx:
         share = shares.share(tx, row.share, row.version, owner=row.owner(node.core.me))
-        envelope = statements.get(tx, share.listing) if share else None
-        receipts = statements.about(tx, row.transfer, "receipt")
-    listing = parse(envelope, Listing).body if envelope else None
+        signed = statements.find(tx, share.listing, Listing) if share else None
+        received = statements.any_about(tx, row.transfer, Receipt)
+    listing = signed.body if signed else None
     download, samples = node.receiving.live(row.transfer)
     done, reused = (download.done_bytes, download.reused_bytes) if download else (row.done_bytes, row.reused_bytes)
     if row.direction == "out" and row.state == "running":
@@ -48,7 +48,7 @@ def transfer_info(node: Node, row: TransferRow) -> TransferInfo:
         started=row.started_ms,
         finished=row.finished_ms,
         destination=row.destination.decode(errors="replace"),
-        receipt="yes" if receipts else "",
+        receipt="yes" if received else "",
         limits=node.controls.limits_info(row.transfer),
         path=node.controls.path_info(row),
     )

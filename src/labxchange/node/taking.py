@@ -29,6 +29,7 @@ from labxchange.sharing.grant import ExtensionRequest, Grant, Revocation
 from labxchange.sharing.share import Offer, Share
 from labxchange.store import shares as rows
 from labxchange.store import statements, transfers
+from labxchange.store.damage import DAMAGED
 
 
 class Taking:
@@ -82,6 +83,8 @@ class Taking:
                 raise PeerError("unexpected-kind", "A statement of this kind is not delivered this way.")
             return taker(key, envelope)
         except (PeerError, IntegrityError) as error:
+            if error.code == DAMAGED:  # here, and nothing that the contact did; it keeps the statement
+                raise
             self._denials.note(error.code, key, event=Event.SECURITY_PROTOCOL_VIOLATION)
             return [] if kind == "refusal" else [self._refuse(key, kind, error)]
 

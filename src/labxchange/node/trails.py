@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from labxchange.audit.checkpoint import parse_note
 from labxchange.audit.entry import Entry
 from labxchange.audit.events import Event
 from labxchange.audit.scope import Scope
@@ -80,7 +79,7 @@ class Trails:
             raise InputError("file-exists", f"There is already a file {str(target)!r}.", hint="Choose another name.")
         self._note_export(form, wanted)
         with self._core.database.begin() as tx:
-            checkpoint = parse_note(trail.newest_checkpoint(tx)).checkpoint
+            checkpoint = trail.note_at(tx, trail.size).checkpoint
             cosigned = len({size for size, *_ in trail.cosigned(tx)})
         lines = Export(self._core, trail, size=checkpoint.size, wanted=wanted).lines(form)
         size = 0

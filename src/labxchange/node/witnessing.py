@@ -25,7 +25,6 @@ from labxchange.audit.checkpoint import (
 from labxchange.audit.events import Event
 from labxchange.audit.witness import EpochStart, Forked, Restored, RolledBack, Seen, held_size, judge, may_cosign
 from labxchange.errors import PeerError, RefusedError
-from labxchange.identity.card import parse_card
 from labxchange.identity.fingerprint import fingerprint
 from labxchange.net.channel import Channel, Stream
 from labxchange.node.budget import Budget
@@ -185,7 +184,7 @@ class Witnessing:
     def _verified(self, channel: Channel, note: str) -> Checkpoint:
         row = self._contacts.get(channel.peer_key.hex())
         assert row is not None
-        checkpoint = verify_note(parse_note(note), bytes.fromhex(parse_card(row.card).body.trail_key))
+        checkpoint = verify_note(parse_note(note), bytes.fromhex(people.card_of(row).trail_key))
         if parse_origin(checkpoint.origin).fingerprint != fingerprint(channel.peer_key):
             raise PeerError("foreign-trail", "The other node showed the trail of somebody else as its own.")
         return checkpoint

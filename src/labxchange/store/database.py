@@ -26,6 +26,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.pool import StaticPool
 
 from labxchange.errors import IntegrityError, LabxchangeError, UnavailableError
+from labxchange.store.damage import HINT
 
 _SLICE_PAGES = 256
 _PAUSE_S = 0.001
@@ -47,7 +48,7 @@ def _translate(error: DBAPIError, lock: Path) -> LabxchangeError:
     return IntegrityError(
         "database-damaged",
         "The node's database cannot be read: it is damaged.",
-        hint="Keep a copy of the folder, then restore your last backup with `labxchange node restore`.",
+        hint=HINT,
     )
 
 
@@ -103,7 +104,7 @@ class Database:
             raise IntegrityError(
                 "database-damaged",
                 "The node's database is damaged.",
-                hint="Keep a copy of the folder, then restore your last backup with `labxchange node restore`.",
+                hint=HINT,
             )
         self._migrate()
 

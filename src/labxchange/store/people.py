@@ -7,6 +7,8 @@ from typing import Literal
 from msgspec.structs import asdict
 from sqlalchemy import Connection, delete, insert, select
 
+from labxchange.identity.card import Card, parse_card
+from labxchange.store.damage import reading
 from labxchange.store.rows import Row, read, read_by, write
 from labxchange.store.tables import contacts, evidence, invitations, witnessed
 
@@ -39,6 +41,12 @@ class InvitationRow(Row, frozen=True, kw_only=True):
     state: Literal["open", "used"]
     used_by: str = ""
     reused: int = 0
+
+
+def card_of(row: Contact) -> Card:
+    """The newest card of a contact, verified again; raises IntegrityError ``database-damaged``."""
+    with reading("The card of a contact"):
+        return parse_card(row.card).body
 
 
 def contact(tx: Connection, key: str) -> Contact | None:

@@ -13,6 +13,8 @@ import msgspec
 from sqlalchemy import ColumnElement, Connection, Select, Table, bindparam, select
 from sqlalchemy.dialects.sqlite import Insert, insert
 
+from labxchange.store.damage import reading
+
 R = TypeVar("R", bound="Row")
 
 
@@ -34,8 +36,14 @@ def read_by(tx: Connection, table: Table, kind: type[R], **values: Any) -> list[
 
 
 def rows_of(kind: type[R], found: Iterable[Any]) -> list[R]:
-    """What a query of the columns of ``kind`` found."""
-    return [kind(**dict(zip(kind.__struct_fields__, row, strict=True))) for row in found]
+    """What a query of the columns of ``kind`` found.
+
+    Raises:
+        IntegrityError: ``database-damaged``: a value that no row of this kind can have.
+    """
+    names = kind.__struct_fields__
+    with reading("A row"):
+        return [msgspec.convert(dict(zip(names, row, strict=True)), kind) for row in found]
 
 
 @cache

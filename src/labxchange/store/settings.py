@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, delete, select
 
+from labxchange.store.damage import reading
 from labxchange.store.rows import Row, write
 from labxchange.store.tables import settings
 
@@ -15,6 +16,17 @@ class _Setting(Row, frozen=True, kw_only=True):
 
 def get(tx: Connection, name: str) -> bytes | None:
     return tx.execute(select(settings.c.value).where(settings.c.name == name)).scalar()
+
+
+def number(tx: Connection, name: str) -> int:
+    """0 for a value that is not there; raises IntegrityError ``database-damaged``, as ``text``."""
+    with reading(f"The setting {name!r}"):
+        return int(get(tx, name) or 0)
+
+
+def text(tx: Connection, name: str) -> str:
+    with reading(f"The setting {name!r}"):
+        return (get(tx, name) or b"").decode()
 
 
 def put(tx: Connection, name: str, value: bytes) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from hashlib import sha256
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, literal_column, select
 from sqlalchemy.dialects.sqlite import insert
 
-from labxchange.identity.statement import Signed
+from labxchange.identity.statement import Signed, Statement, parse
+from labxchange.store.damage import damaged, reading
 from labxchange.store.rows import Row
 from labxchange.store.tables import bodies, outbox, statements
 
@@ -24,6 +25,8 @@ _ABOUT = (
     .order_by(_ORDER)
 )
 """Asked all the time, so built once."""
+
+S = TypeVar("S", bound=Statement)
 
 
 class _Statement(Row, frozen=True, kw_only=True):
@@ -53,14 +56,46 @@ def get(tx: Connection, statement: str) -> bytes | None:
     return tx.execute(_GET, {"of": statement}).scalar()
 
 
-def about(tx: Connection, subject: str, kind: str) -> list[bytes]:
-    """Envelopes of ``kind`` about ``subject``, oldest first."""
-    return list(tx.execute(_ABOUT, {"subject": subject, "of": kind}).scalars())
+def find(tx: Connection, statement: str, kind: type[S]) -> Signed[S] | None:
+    """The statement, verified again, or None.
+
+    Raises:
+        IntegrityError: ``database-damaged``, as all that reads statements here.
+    """
+    envelope = get(tx, statement)
+    return None if envelope is None else _read(envelope, kind)
 
 
-def is_about(tx: Connection, statement: str, subject: str, kind: str) -> bool:
+def need(tx: Connection, statement: str, kind: type[S]) -> Signed[S]:
+    """The same of a statement that must be there, because something that is kept names it."""
+    found = find(tx, statement, kind)
+    if found is None:
+        raise damaged(_name(kind))
+    return found
+
+
+def about(tx: Connection, subject: str, kind: type[S]) -> list[Signed[S]]:
+    """The statements of ``kind`` about ``subject``, oldest first."""
+    return [_read(envelope, kind) for envelope in tx.execute(_ABOUT, {"subject": subject, "of": kind.kind}).scalars()]
+
+
+def any_about(tx: Connection, subject: str, kind: type[Statement]) -> bool:
+    """True when there is a statement of ``kind`` about ``subject``."""
+    return tx.execute(_ABOUT, {"subject": subject, "of": kind.kind}).first() is not None
+
+
+def _read(envelope: bytes, kind: type[S]) -> Signed[S]:
+    with reading(_name(kind)):
+        return parse(envelope, kind)
+
+
+def _name(kind: type[Statement]) -> str:
+    return f"A signed statement ({kind.kind})"
+
+
+def is_about(tx: Connection, statement: str, subject: str, kind: type[Statement]) -> bool:
     """True when a statement of this id is kept, is of ``kind`` and about ``subject``."""
-    where = (statements.c.id == statement, statements.c.about == subject, statements.c.kind == kind)
+    where = (statements.c.id == statement, statements.c.about == subject, statements.c.kind == kind.kind)
     return tx.execute(select(statements.c.id).where(*where)).first() is not None
 
 

@@ -14,12 +14,13 @@ from typing import NamedTuple
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from msgspec import convert
 from sqlalchemy import Connection, func, insert, select
 
-from labxchange.audit.checkpoint import Checkpoint, Origin, sign_note
+from labxchange.audit.checkpoint import Checkpoint, Note, Origin, parse_note, sign_note
 from labxchange.audit.entry import Entry
 from labxchange.audit.events import WHILE_LOCKED, Event
-from labxchange.audit.leaf import SALT_BYTES, Opening, build, parse
+from labxchange.audit.leaf import SALT_BYTES, Opening, Parsed, build, parse
 from labxchange.audit.scope import Scope, ScopeCount, tag_of
 from labxchange.encoding import frame
 from labxchange.errors import NodeLocked
@@ -27,6 +28,7 @@ from labxchange.identity.fingerprint import fingerprint
 from labxchange.identity.keys import Identity
 from labxchange.merkle import Frontier, consistency_proof, inclusion_proof
 from labxchange.store import settings
+from labxchange.store.damage import reading
 from labxchange.store.tables import (
     trail_checkpoints,
     trail_cosignatures,
@@ -55,6 +57,10 @@ class StoredEntry(NamedTuple):
     seq: int
     leaf: bytes
     openings: tuple[Opening, ...]
+
+    def parsed(self) -> Parsed:
+        """Raises IntegrityError ``database-damaged``."""
+        return _parsed(self.seq, self.leaf)
 
 
 class Trail:
@@ -98,11 +104,11 @@ class Trail:
 
     def reload(self, tx: Connection) -> None:
         """Take up what the disk holds: at start, and after a transaction that failed."""
-        epoch = settings.get(tx, _EPOCH)
-        if epoch is None:
+        epoch = settings.number(tx, _EPOCH)
+        if not epoch:
             self.open_epoch(tx)
         else:
-            self._epoch = int(epoch)
+            self._epoch = epoch
         self._frontier = Frontier.load(self.stored_size(tx), self.nodes(tx))
         self._subjects.clear()
         newest = tx.execute(select(func.max(trail_checkpoints.c.size))).scalar() or 0
@@ -144,11 +150,13 @@ class Trail:
             salts=lambda: self._random(SALT_BYTES),
             heads=heads,
         )
-        tx.execute(insert(trail_entries).values(seq=seq, event=entry.event.value, utc_ms=stamp.utc_ms, leaf=leaf.data))
         nodes = [{"level": level, "position": at, "hash": value} for level, at, value in self._frontier.append(leaf.hash)]
-        tx.execute(insert(trail_nodes), nodes)
-        if leaf.openings:
-            tx.execute(insert(trail_openings), [self._seal(tx, seq, opening) for opening in leaf.openings])
+        sealed = [self._seal(tx, seq, opening) for opening in leaf.openings]
+        with reading("The audit trail"):  # where there is already an entry that the disk did not show
+            tx.execute(insert(trail_entries).values(seq=seq, event=entry.event.value, utc_ms=stamp.utc_ms, leaf=leaf.data))
+            tx.execute(insert(trail_nodes), nodes)
+            if sealed:
+                tx.execute(insert(trail_openings), sealed)
         self._unsealed = True
         return seq
 
@@ -181,7 +189,8 @@ class Trail:
             raise NodeLocked
         box, out = AESGCM(self._identity.store_key), []
         for tag, kind, name, head in tx.execute(select(trail_scopes).order_by(trail_scopes.c.kind, trail_scopes.c.tag)):
-            plain = box.decrypt(name[:12], name[12:], frame("scope", tag)).decode()
+            with reading("The name of a study, site or category"):
+                plain = box.decrypt(name[:12], name[12:], frame("scope", tag)).decode()
             out.append((Scope(kind=kind, name=plain), ScopeCount(tag=tag, counter=head)))
         return out
 
@@ -201,7 +210,8 @@ class Trail:
             assert inserted is not None
             found = (int(inserted[0]), AESGCM(key))
         else:
-            key = box.decrypt(row.wrapped[:12], row.wrapped[12:], frame("subject", subject))
+            with reading("A key of the audit trail"):
+                key = box.decrypt(row.wrapped[:12], row.wrapped[12:], frame("subject", subject))
             found = (int(row.id), AESGCM(key))
         self._subjects[subject] = found
         return found
@@ -223,7 +233,7 @@ class Trail:
             _, box = self._subject(tx, subject)
             try:
                 plain = box.decrypt(sealed[:12], sealed[12:], frame(seq, name))
-            except InvalidTag:
+            except (InvalidTag, TypeError):
                 continue
             opened.append(Opening(name=name, subject=subject, salt=plain[:SALT_BYTES], value=plain[SALT_BYTES:]))
         return tuple(opened)
@@ -269,18 +279,25 @@ class Trail:
         """The seq of this epoch's first entry, ``trail.restored``; None for the first epoch of a trail."""
         where = trail_entries.c.event == Event.TRAIL_RESTORED.value
         for seq in tx.execute(select(trail_entries.c.seq).where(where).order_by(trail_entries.c.seq)).scalars().all():
-            if parse(self.leaf(tx, seq)).origin == self.origin:
+            if self.parsed(tx, seq).origin == self.origin:
                 return int(seq)
         return None
 
     def leaf(self, tx: Connection, seq: int) -> bytes:
-        return bytes(tx.execute(select(trail_entries.c.leaf).where(trail_entries.c.seq == seq)).scalar_one())
+        """Verbatim; raises IntegrityError ``database-damaged`` when it is not there."""
+        with reading(_name(seq)):
+            return convert(tx.execute(select(trail_entries.c.leaf).where(trail_entries.c.seq == seq)).scalar_one(), bytes)
+
+    def parsed(self, tx: Connection, seq: int) -> Parsed:
+        """Raises IntegrityError ``database-damaged``."""
+        return _parsed(seq, self.leaf(tx, seq))
 
     # --- tree ---------------------------------------------------------------------------------------------------------
     def nodes(self, tx: Connection) -> Callable[[int, int], bytes]:
         def fetch(level: int, position: int) -> bytes:
             where = (trail_nodes.c.level == level, trail_nodes.c.position == position)
-            return bytes(tx.execute(select(trail_nodes.c.hash).where(*where)).scalar_one())
+            with reading("The audit trail"):
+                return convert(tx.execute(select(trail_nodes.c.hash).where(*where)).scalar_one(), bytes)
 
         return fetch
 
@@ -294,6 +311,11 @@ class Trail:
         """The signed note over the largest size; empty for a trail that was never sealed."""
         query = select(trail_checkpoints.c.note).order_by(trail_checkpoints.c.size.desc()).limit(1)
         return tx.execute(query).scalar() or ""
+
+    def note_at(self, tx: Connection, size: int) -> Note:
+        """The checkpoint over the first ``size`` entries, which must be there; raises IntegrityError ``database-damaged``."""
+        with reading("A checkpoint of the audit trail"):
+            return parse_note(self.checkpoint_at(tx, size))
 
     def checkpoint_at(self, tx: Connection, size: int) -> str:
         return tx.execute(select(trail_checkpoints.c.note).where(trail_checkpoints.c.size == size)).scalar() or ""
@@ -314,3 +336,12 @@ class Trail:
         newest = select(func.max(trail_checkpoints.c.size)).group_by(trail_checkpoints.c.epoch)
         query = select(trail_checkpoints.c.size, trail_checkpoints.c.note).where(trail_checkpoints.c.size.in_(newest))
         return [(int(row[0]), str(row[1])) for row in tx.execute(query.order_by(trail_checkpoints.c.size))]
+
+
+def _name(seq: int) -> str:
+    return f"Entry {seq} of the audit trail"
+
+
+def _parsed(seq: int, leaf: bytes) -> Parsed:
+    with reading(_name(seq)):
+        return parse(leaf)

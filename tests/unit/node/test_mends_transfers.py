@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from sqlalchemy import delete
 
 from labxchange.errors import PeerError
-from labxchange.identity.statement import parse, sign
+from labxchange.identity.statement import sign
 from labxchange.net.channel import Channel
 from labxchange.node.node import Node
 from labxchange.sharing.exchange import Cut, Receipt
@@ -42,7 +42,7 @@ def row_of(node: Node, transfer: str) -> TransferRow:
 
 def cuts_of(node: Node, transfer: str) -> list[Cut]:
     with node.core.database.begin() as tx:
-        return [parse(found, Cut).body for found in statements.about(tx, transfer, "cut")]
+        return [found.body for found in statements.about(tx, transfer, Cut)]
 
 
 @pytest.fixture
@@ -199,7 +199,7 @@ def test_receipts_must_fit_what_was_sent_and_are_entered_once(tmp_path: Path) ->
         assert (await ended(bo.node, started.transfer)).state == "completed"
         await settle(ada, bo)
         with bo.node.core.database.begin() as tx:
-            receipts = [parse(found, Receipt) for found in statements.about(tx, started.transfer, "receipt")]
+            receipts = statements.about(tx, started.transfer, Receipt)
         intact = next(item for item in receipts if item.body.level == "intact")
         bo_identity = bo.node.core.require()
         for wrong in (

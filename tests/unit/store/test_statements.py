@@ -10,7 +10,9 @@ import pytest
 
 from labxchange.identity.keys import Identity
 from labxchange.identity.statement import Signed, parse, sign
+from labxchange.sharing.exchange import Cut
 from labxchange.sharing.grant import Revocation
+from labxchange.sharing.share import Offer
 from labxchange.store import statements
 from labxchange.store.database import Database
 from labxchange.store.statements import PAGE_BYTES
@@ -39,12 +41,16 @@ def test_a_statement_is_kept_as_it_came_first(database: Database) -> None:
     with database.begin() as tx:
         assert statements.get(tx, one.id) == one.envelope
         assert statements.get(tx, "f" * 64) is None
-        assert statements.about(tx, "grant", "revocation") == [two.envelope, one.envelope], "a clock may have been set back"
-        assert statements.about(tx, "another", "revocation") == []
-        assert statements.about(tx, "grant", "offer") == []
-        assert statements.is_about(tx, one.id, "grant", "revocation")
-        assert not statements.is_about(tx, one.id, "another", "revocation")
-        assert not statements.is_about(tx, one.id, "grant", "cut")
+        assert statements.find(tx, one.id, Revocation) == one == statements.need(tx, one.id, Revocation)
+        assert statements.find(tx, "f" * 64, Revocation) is None
+        assert statements.any_about(tx, "grant", Revocation)
+        assert not statements.any_about(tx, "grant", Offer)
+        assert statements.about(tx, "grant", Revocation) == [two, one], "a clock may have been set back"
+        assert statements.about(tx, "another", Revocation) == []
+        assert statements.about(tx, "grant", Offer) == []
+        assert statements.is_about(tx, one.id, "grant", Revocation)
+        assert not statements.is_about(tx, one.id, "another", Revocation)
+        assert not statements.is_about(tx, one.id, "grant", Cut)
         assert statements.of_kind(tx, "revocation") == [two.envelope, one.envelope]
     assert parse(one.envelope, Revocation) == one
 
@@ -57,7 +63,7 @@ def test_the_newest_of_many_kept_in_one_millisecond_is_the_last(database: Databa
             statements.put(tx, item, about="grant", now=1)
     with database.begin() as tx:
         statements.put(tx, made[3], about="grant", now=1)
-        assert statements.about(tx, "grant", "revocation") == [item.envelope for item in made]
+        assert statements.about(tx, "grant", Revocation) == made
         assert statements.ids(tx, "revocation", about="grant") == [item.id for item in made]
 
 
