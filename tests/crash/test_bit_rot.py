@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import random
 import sqlite3
+from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,9 +20,11 @@ from labxchange.files import quarantine
 from labxchange.files.quarantine import Quarantine
 from tests.crash.judge import NoNetwork
 from tests.crash.test_faults import pair
-from tests.support.nodes import PASSPHRASE, ended, make_node, share, start, until
+from tests.support.nodes import PASSPHRASE, ended, make_node, share, start, until, wait_for
 
 SEED = os.environ.get("LABXCHANGE_SEED", "1")
+_ROTTEN = {"database-damaged", "database-newer", "unsupported-version", "transfer-unknown", "receipt-none", "report-none"}
+"""Codes that a flipped bit may give: an id or a state can become another one that is possible."""
 
 
 async def _grown(folder: Path) -> None:
@@ -38,39 +43,83 @@ def _flip(path: Path, chance: random.Random, *, first: int, last: int) -> None:
 
 
 def test_a_damaged_database_is_refused_or_its_trail_says_so(tmp_path: Path) -> None:
+    asyncio.run(_rot(tmp_path, f"rot {SEED}", flips=20))
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("part", range(2))
+def test_a_thousand_flips_of_each_database(tmp_path: Path, part: int) -> None:
+    asyncio.run(_rot(tmp_path, f"rot {SEED}/{part}", flips=500))
+
+
+async def _rot(folder: Path, seed: str, *, flips: int) -> None:
     """A flipped bit either breaks the database's form, which is named at the start, or is in what it holds: then the trail, whose
-    every byte is hashed, does not verify, or the bit was in something that is not evidence. Nothing is written over it."""
-
-    async def story() -> None:
-        await _grown(tmp_path)
-        path = tmp_path / "Ada" / "node.db"
-        good, chance = path.read_bytes(), random.Random(f"rot {SEED}")
-        said = {"refused": 0, "INVALID": 0, "other": 0}
-        for number in range(24):
+    every byte is hashed, does not verify, or what is read says that the database is damaged, or the bit was in something that
+    nothing reads. Whatever is asked for, an error of ours is the answer."""
+    transfer, chance = await _exchanged(folder), random.Random(seed)
+    said: Counter[str] = Counter()
+    for name in ("Ada", "Bo"):
+        path = folder / name / "node.db"
+        good = path.read_bytes()
+        for number in range(flips):
+            _flip(path, chance, first=4096 if number % 8 else 0, last=len(good))
+            said[await _asked(folder, name, transfer, said)] += 1
             path.write_bytes(good)
-            _flip(path, chance, first=0 if number < 12 else len(good) // 3, last=4096 if number < 12 else len(good))
-            try:
-                node = make_node(tmp_path, "Ada", network=NoNetwork())
-            except LabxchangeError as error:
-                if error.code not in ("database-damaged", "database-newer"):
-                    raise
-                said["refused"] += 1
-                continue
-            try:
-                await node.open()
-                await node.unlock(passphrase=PASSPHRASE)
-                bundle = tmp_path / f"{number}.labxtrail"
-                await node.audit_export(path=str(bundle))
-                verdict = verify(bundle).verdict
-                said["other" if verdict is Verdict.UNANCHORED else "INVALID"] += 1
-            except LabxchangeError:
-                said["refused"] += 1
-            finally:
-                node.core.database.close()
-        print(f"24 flipped bits: {said}")
-        assert sum(said.values()) == 24
+    print(f"{2 * flips} flipped bits: {dict(said)}")
+    assert said["refused"] + said["UNANCHORED"] + said["INVALID"] == 2 * flips
+    assert set(said) <= {"refused", "UNANCHORED", "INVALID", *_ROTTEN}, said
 
-    asyncio.run(story())
+
+async def _exchanged(folder: Path) -> str:
+    """Two nodes that have shared, received, and countersigned it all, stopped; returns the transfer."""
+    (folder / "data").mkdir()
+    (folder / "data" / "a.csv").write_bytes(b"1,2\n" * 5000)
+    async with pair(folder) as (ada, bo):
+        made = await share(ada, bo, folder / "data", study="CDISC-01")
+        started = await bo.receive(share=made.share)
+        await ended(bo, started.transfer)
+        await bo.transfer_accept(transfer=started.transfer)
+        await wait_for(lambda: bo.receipts.show(started.transfer).acknowledged)
+    return started.transfer
+
+
+async def _asked(folder: Path, name: str, transfer: str, said: Counter[str]) -> str:
+    """Start on the damaged database, export the trail and ask for all there is; returns what became of the export, and counts
+    the codes of the rest in ``said``."""
+    try:
+        node = make_node(folder, name, network=NoNetwork())
+    except LabxchangeError as error:
+        said[error.code] += 1
+        return "refused"
+    bundle, became = folder / "trail", "refused"
+    try:
+        await node.open()
+        await node.unlock(passphrase=PASSPHRASE)
+        await node.audit_export(path=str(bundle))
+        became = verify(bundle).verdict.name
+    except LabxchangeError as error:
+        said[error.code] += 1
+    reads = (
+        node.contact_list,
+        node.contact_invitations,
+        node.share_list,
+        node.inbox_list,
+        node.transfer_list,
+        node.audit_list,
+        node.contact_invite,
+        node.status,
+        partial(node.receipt_page, transfer=transfer),
+    )
+    of_recipient = (partial(node.transfer_report, transfer=transfer), partial(node.dataset_verify, transfer=transfer))
+    for read in (*reads, *(of_recipient if name == "Bo" else ())) if node.core.identity is not None else ():
+        try:
+            await read()
+        except LabxchangeError as error:
+            said[error.code] += 1
+    with contextlib.suppress(LabxchangeError):
+        await node.close()
+    bundle.unlink(missing_ok=True)
+    return became
 
 
 def test_a_destroyed_database_is_named_and_left_as_it_is(tmp_path: Path) -> None:

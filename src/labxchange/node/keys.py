@@ -200,11 +200,6 @@ class Keys:
         if self._core.identity is not None:
             return False
         seed, how = await self._unseal(sealed, passphrase=passphrase, credential_file=credential_file)
-        identity = Identity(seed)
-        assert self._core.trail is not None
-        self._core.trail.unlock(identity)
-        self._core.identity = identity
-        self._core.authenticated = how
         with self._core.database.begin() as tx:
             envelope = settings.get(tx, "card")
             restored = settings.get(tx, "restored")
@@ -215,10 +210,18 @@ class Keys:
                 hint="Restore with `labxchange node restore`.",
             )
         with reading("The card of this node"):
-            self._core.card = parse_card(envelope)
-        if restored is not None:
-            self._begin_epoch()
-        self._core.record(Entry(event=Event.IDENTITY_UNLOCKED, object_type="identity", who=self._core.who()))
+            card = parse_card(envelope)
+        identity = Identity(seed)
+        assert self._core.trail is not None
+        self._core.trail.unlock(identity)
+        self._core.identity, self._core.authenticated, self._core.card = identity, how, card
+        try:
+            if restored is not None:
+                self._begin_epoch()
+            self._core.record(Entry(event=Event.IDENTITY_UNLOCKED, object_type="identity", who=self._core.who()))
+        except BaseException:
+            self.lock()  # nothing is done with keys whose unlocking is not in the trail
+            raise
         self._core.notices.publish("node")
         return True
 

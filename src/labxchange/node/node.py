@@ -192,12 +192,10 @@ class Node(Verbs):
         """Have our trail cosigned; that a contact does not is written down."""
         try:
             await self.witnessing.show(channel, again=again)
-        except RefusedError as error:
-            self.denials.note(error.code, channel.peer_key.hex())
-            raise
-        except (PeerError, IntegrityError) as error:
-            if error.code != DAMAGED:
-                self.denials.note(error.code, channel.peer_key.hex(), event=Event.SECURITY_PROTOCOL_VIOLATION)
+        except (RefusedError, PeerError, IntegrityError) as error:
+            refused = isinstance(error, RefusedError) or error.code == DAMAGED
+            event = Event.ACCESS_DENIED if refused else Event.SECURITY_PROTOCOL_VIOLATION
+            self.denials.note(error.code, channel.peer_key.hex(), event=event)
             raise
 
     async def _connect(self, key: str) -> Channel:
@@ -378,12 +376,14 @@ class Node(Verbs):
         self.bulk.close()
         await self.peers.close()  # first: whoever waits for the hashing to end hears that the node stops
         await self.hashing.close()
-        self.denials.flush()
-        if self.core.trail is not None:
-            with self.core.act(Entry(event=Event.SYSTEM_STOPPED, object_type="node")) as tx:
-                settings.put(tx, _CLEAN, b"1")
-        self.keys.lock()
-        self.core.database.close()
+        try:
+            self.denials.flush()
+            if self.core.trail is not None:
+                with self.core.act(Entry(event=Event.SYSTEM_STOPPED, object_type="node")) as tx:
+                    settings.put(tx, _CLEAN, b"1")
+        finally:  # also of a trail that cannot be written
+            self.keys.lock()
+            self.core.database.close()
 
     # --- keys ---------------------------------------------------------------------------------------------------------
     async def key_create(

@@ -28,7 +28,7 @@ from labxchange.node.clock import local_text
 from labxchange.node.contacts import Contacts
 from labxchange.node.core import Core
 from labxchange.node.receipt_page import render
-from labxchange.node.receipt_proof import check_ack
+from labxchange.node.receipt_proof import check_ack, prove
 from labxchange.node.values import ReceiptInfo, ReceiptPage, ReceivedInfo
 from labxchange.settings import SOFTWARE
 from labxchange.sharing.exchange import DECISIONS_MAX, Accept, Counts, Path, Receipt, ReceiptAck, best, decides
@@ -351,6 +351,7 @@ class Receipts:
 
         Raises:
             InputError: ``transfer-unknown``, ``receipt-none``.
+            IntegrityError: ``database-damaged``.
         """
         with self._core.database.begin() as tx:
             found = [row for row in transfers.all_transfers(tx) if len(transfer) >= 6 and row.transfer.startswith(transfer)]
@@ -392,6 +393,7 @@ class Receipts:
         return ReceiptPage(transfer=transfer, page=render(json.loads(self.show(transfer).file)).decode())
 
     def _file(self, receipt: Signed[Receipt], ack: bytes | None, *, sender: str, recipient: str, share: ShareRow | None) -> str:
+        """The portable file, which verifies: otherwise IntegrityError ``database-damaged``."""
         with self._core.database.begin() as tx:
             envelopes = [share.statement, share.listing, share.manifest] if share else []
             names = (*envelopes, receipt.body.offer, receipt.body.grant, receipt.body.accept)
@@ -404,8 +406,9 @@ class Receipts:
                 "statements": [json.loads(item) for item in kept if item and item != receipt.envelope],
                 "receipt": json.loads(receipt.envelope),
             }
-        if ack is not None:
-            named["receipt-ack"] = json.loads(ack)
+            if ack is not None:
+                named["receipt-ack"] = json.loads(ack)
+            prove(named)
         return json.dumps(named, indent=1, ensure_ascii=False)
 
     def _card(self, key: str) -> bytes:

@@ -33,6 +33,7 @@ from labxchange.node.core import Core
 from labxchange.node.refusals import raise_refused
 from labxchange.settings import ANSWER_S
 from labxchange.store import people
+from labxchange.store.damage import reading
 from labxchange.store.people import Contact, Evidence, Witnessed
 from labxchange.wire.control.messages import (
     AskProof,
@@ -238,4 +239,5 @@ class Witnessing:
 
 
 def _seen(row: Witnessed) -> Seen:
-    return Seen(checkpoint=parse_note(row.note).checkpoint, note=row.note)
+    with reading("A checkpoint of a contact's trail"):
+        return Seen(checkpoint=parse_note(row.note).checkpoint, note=row.note)

@@ -33,5 +33,5 @@ def reading(what: str) -> Iterator[None]:
         if error.code in (DAMAGED, "unsupported-version"):
             raise
         raise damaged(what) from None
-    except (InvalidTag, ConstraintBroken, NoResultFound, ValueError, TypeError):
+    except (InvalidTag, ConstraintBroken, NoResultFound, ValueError, TypeError, AttributeError):  # or of another type than it was
         raise damaged(what) from None

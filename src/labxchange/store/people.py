@@ -8,6 +8,7 @@ from msgspec.structs import asdict
 from sqlalchemy import Connection, delete, insert, select
 
 from labxchange.identity.card import Card, parse_card
+from labxchange.identity.statement import Key
 from labxchange.store.damage import reading
 from labxchange.store.rows import Row, read, read_by, write
 from labxchange.store.tables import contacts, evidence, invitations, witnessed
@@ -20,7 +21,7 @@ class Contact(Row, frozen=True, kw_only=True):
     """A person and their pinned key. ``card`` is the newest signed card; ``alert`` says what a person must look at; ``trail``
     what their audit trail showed: empty, "restored N", or "rolled-back" or "diverged", which stop all work with them."""
 
-    key: str
+    key: Key
     state: Literal["unverified", "verified", "blocked"]
     name: str
     card: bytes
