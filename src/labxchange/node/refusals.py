@@ -9,6 +9,7 @@ from labxchange.identity.statement import Signed, parse, peek_kind
 from labxchange.net.channel import Channel
 from labxchange.node.core import Core
 from labxchange.sharing.exchange import Cut, Refusal
+from labxchange.store.damage import DAMAGED
 
 
 class Stated(RefusedError):
@@ -17,7 +18,10 @@ class Stated(RefusedError):
 
 def refusal_of(core: Core, error: LabxchangeError, *, to: str, request: str) -> Signed[Refusal]:
     """Sign why a request is not met."""
-    return core.sign(Refusal, to=to, request=request, code=error.code, sentence=error.message[:1000], hint=error.hint[:1000])
+    sentence, hint = error.message, error.hint
+    if error.code == DAMAGED:  # what there is to do is to be done here
+        sentence, hint = "The other node cannot read its own database.", "Tell them; it goes on when they have restored it."
+    return core.sign(Refusal, to=to, request=request, code=error.code, sentence=sentence[:1000], hint=hint[:1000])
 
 
 def refused(envelope: bytes, channel: Channel) -> Stated:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from labxchange.errors import IntegrityError, NodeLocked
+from labxchange.errors import IntegrityError, NodeLocked, RefusedError
 from labxchange.node.node import Node
 from labxchange.store.database import Database
 from tests.support.nodes import PASSPHRASE, ended, make_node, share, start, wait_for
@@ -96,6 +96,12 @@ def test_damage_here_is_not_the_contacts_mistake(tmp_path: Path) -> None:
         await wait_for(refused)
         assert not await bo.node.audit_list(event="security")
         assert (await ada.node.contact_show(contact="Bo")).waiting == 1
+        channel = ada.node.peers.connected(bo.node.core.me)
+        assert channel is not None
+        with pytest.raises(RefusedError) as told:
+            await ada.node.peers.flush(bo.node.core.me, channel)
+        assert told.value.code == "database-damaged"
+        assert "Tell them" in told.value.hint, "what to do about it is not the contact's to do"
         with database.begin() as tx:
             tx.exec_driver_sql("UPDATE statements SET envelope = good.envelope FROM temp.good WHERE statements.id = good.id")
 
