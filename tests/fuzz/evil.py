@@ -441,5 +441,6 @@ def check_refusal(envelope: bytes, *, by: str, to: str) -> str:
     body = parse(envelope, Refusal).body
     assert (body.issuer, body.to) == (by, to)
     assert body.code
+    assert body.code != "database-damaged", "whatever a peer says, it is not damage here"
     assert body.sentence
     return body.code

@@ -70,7 +70,7 @@ from tests.fuzz.evil import (
     resident_bytes,
     twisted,
 )
-from tests.support.nodes import befriend, ended, make_node, share, start
+from tests.support.nodes import befriend, ended, make_node, share, start, wait_for
 from tests.support.world import Machine, World, simulate
 
 KINDS: dict[str, type[Any]] = {
@@ -466,11 +466,15 @@ def attack_channel(folder: Path, count: int) -> None:
         assert grown < 30 * MIB
         assert here.answers["Refused"] > 0
         assert ada.peers.endpoint.gate.faults == 0
-        # the node still does its work
-        channel = await caller.endpoint.dial(f"127.0.0.1:{ada.port}", ada.core.public)
-        async with await channel.open() as stream:
-            await stream.send(encode(Waiting(offers=0)), end=True)
-            assert messages.decode_answer(await stream.receive(20)) == Taken()
+        # the node still does its work, once it may write for this contact again
+        again = await caller.endpoint.dial(f"127.0.0.1:{ada.port}", ada.core.public)
+
+        async def taken() -> bool:
+            async with await again.open() as stream:
+                await stream.send(encode(Waiting(offers=0)), end=True)
+                return messages.decode_answer(await stream.receive(20)) == Taken()
+
+        await wait_for(taken, what="an answer", timeout_s=120)
         await caller.endpoint.close()
         await ada.close()
 

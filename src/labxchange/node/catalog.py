@@ -13,7 +13,7 @@ from labxchange.dataset.manifest import FileDigests, Manifest, decode_digests
 from labxchange.identity.statement import Signed
 from labxchange.node.core import Core
 from labxchange.store import statements
-from labxchange.store.damage import damaged, reading
+from labxchange.store.damage import damaged
 from labxchange.store.shares import ShareRow
 from labxchange.transfer.intervals import Interval, of_mask, to_mask
 
@@ -105,11 +105,10 @@ def _without_manifest(row: ShareRow) -> ShareRow:
 
 
 def _decoded(bodies: _Bodies) -> Loaded:
-    with reading("A list of files"):
-        listed = bodies.listed or decoded_listing(bodies.listing, bodies.files)
-        if bodies.manifest is None:
-            return listed
-        digests = decode_digests(bodies.digests, bodies.manifest.body, listed.files)
+    listed = bodies.listed or decoded_listing(bodies.listing, bodies.files)
+    if bodies.manifest is None:
+        return listed
+    digests = decode_digests(bodies.digests, bodies.manifest.body, listed.files)
     return replace(listed, manifest=bodies.manifest, digests=digests, chunk_digests=bodies.chunk_digests)
 
 

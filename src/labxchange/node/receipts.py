@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 from msgspec.structs import replace
@@ -18,21 +19,24 @@ from labxchange.audit.checkpoint import parse_note
 from labxchange.audit.entry import Entry
 from labxchange.audit.events import Event
 from labxchange.dataset.check import Finding, FindingKind, NotRun, Report, Verdict
+from labxchange.dataset.listing import Listing
+from labxchange.dataset.manifest import Manifest
 from labxchange.dataset.names import escape
 from labxchange.encoding import b64encode
 from labxchange.errors import InputError, PeerError
-from labxchange.identity.statement import Signed
+from labxchange.identity.statement import Signed, Statement
 from labxchange.node.books import Books
 from labxchange.node.catalog import Catalog, Loaded
 from labxchange.node.clock import local_text
 from labxchange.node.contacts import Contacts
 from labxchange.node.core import Core
 from labxchange.node.receipt_page import render
-from labxchange.node.receipt_proof import check_ack, prove
+from labxchange.node.receipt_proof import check_ack
 from labxchange.node.values import ReceiptInfo, ReceiptPage, ReceivedInfo
 from labxchange.settings import SOFTWARE
 from labxchange.sharing.exchange import DECISIONS_MAX, Accept, Counts, Path, Receipt, ReceiptAck, best, decides
-from labxchange.sharing.share import Share
+from labxchange.sharing.grant import Grant
+from labxchange.sharing.share import Offer, Share
 from labxchange.store import people, statements, transfers
 from labxchange.store import shares as rows
 from labxchange.store.damage import damaged, reading
@@ -393,22 +397,22 @@ class Receipts:
         return ReceiptPage(transfer=transfer, page=render(json.loads(self.show(transfer).file)).decode())
 
     def _file(self, receipt: Signed[Receipt], ack: bytes | None, *, sender: str, recipient: str, share: ShareRow | None) -> str:
-        """The portable file, which verifies: otherwise IntegrityError ``database-damaged``."""
+        """The portable file; each statement in it is verified again."""
+        body = receipt.body
+        kinds: list[tuple[str, type[Statement]]] = [(body.offer, Offer), (body.grant, Grant), (body.accept, Accept)]
+        if share is not None:
+            kinds = [(share.statement, Share), (share.listing, Listing), (share.manifest, Manifest), *kinds]
         with self._core.database.begin() as tx:
-            envelopes = [share.statement, share.listing, share.manifest] if share else []
-            names = (*envelopes, receipt.body.offer, receipt.body.grant, receipt.body.accept)
-            receipts = [item.envelope for item in statements.about(tx, receipt.body.transfer, Receipt)]
-            kept = [*(statements.get(tx, item) for item in names), *receipts]
-        with reading("A statement of this transfer"):
-            named = {
-                "labxchange receipt": 1,
-                "cards": [json.loads(self._card(key)) for key in (sender, recipient)],
-                "statements": [json.loads(item) for item in kept if item and item != receipt.envelope],
-                "receipt": json.loads(receipt.envelope),
-            }
-            if ack is not None:
-                named["receipt-ack"] = json.loads(ack)
-            prove(named)
+            found: list[Signed[Any] | None] = [statements.find(tx, item, kind) for item, kind in kinds]
+            found += statements.about(tx, body.transfer, Receipt)
+        named = {
+            "labxchange receipt": 1,
+            "cards": [json.loads(self._card(key)) for key in (sender, recipient)],
+            "statements": [json.loads(item.envelope) for item in found if item is not None and item.id != receipt.id],
+            "receipt": json.loads(receipt.envelope),
+        }
+        if ack is not None:
+            named["receipt-ack"] = json.loads(ack)
         return json.dumps(named, indent=1, ensure_ascii=False)
 
     def _card(self, key: str) -> bytes:
@@ -417,6 +421,7 @@ class Receipts:
         row = self._contacts.get(key)
         if row is None:
             raise damaged("A contact")
+        people.card_of(row)
         return row.card
 
 

@@ -9,7 +9,7 @@ from cryptography.exceptions import InvalidTag
 from sqlalchemy.exc import IntegrityError as ConstraintBroken
 from sqlalchemy.exc import NoResultFound
 
-from labxchange.errors import IntegrityError, PeerError
+from labxchange.errors import IntegrityError
 
 DAMAGED = "database-damaged"
 HINT = "Keep a copy of the folder, then restore your last backup with `labxchange node restore`."
@@ -29,7 +29,7 @@ def reading(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except (IntegrityError, PeerError) as error:
+    except IntegrityError as error:
         if error.code in (DAMAGED, "unsupported-version"):
             raise
         raise damaged(what) from None

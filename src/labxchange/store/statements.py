@@ -19,6 +19,7 @@ PAGE_BYTES = 1 << 20
 _ORDER: ColumnElement[int] = literal_column("statements.rowid")
 """The order in which they were kept: times tie, and the clock may have been set back."""
 _GET = select(statements.c.envelope).where(statements.c.id == bindparam("of"))
+_FIND = _GET.where(statements.c.kind == bindparam("kind"))
 _ABOUT = (
     select(statements.c.envelope)
     .where(statements.c.about == bindparam("subject"), statements.c.kind == bindparam("of"))
@@ -57,12 +58,12 @@ def get(tx: Connection, statement: str) -> bytes | None:
 
 
 def find(tx: Connection, statement: str, kind: type[S]) -> Signed[S] | None:
-    """The statement, verified again, or None.
+    """The statement, verified again; None also for the id of a statement of another kind.
 
     Raises:
         IntegrityError: ``database-damaged``, as all that reads statements here.
     """
-    envelope = get(tx, statement)
+    envelope = tx.execute(_FIND, {"of": statement, "kind": kind.kind}).scalar()
     return None if envelope is None else _read(envelope, kind)
 
 
@@ -163,10 +164,20 @@ def page_of(tx: Connection, digest: str, page: int) -> tuple[bytes, bool] | None
 
 
 def body(tx: Connection, digest: str) -> bytes | None:
-    """The whole body, or None."""
+    """The whole body, or None.
+
+    Raises:
+        IntegrityError: ``database-damaged``: it is not what its digest says.
+    """
     query = select(bodies.c.data).where(bodies.c.digest == digest).order_by(bodies.c.page)
     pages = list(tx.execute(query).scalars())
-    return b"".join(pages) if pages else None
+    if not pages:
+        return None
+    with reading("A list of files"):
+        data = b"".join(pages)
+    if sha256(data).hexdigest() != digest:
+        raise damaged("A list of files")
+    return data
 
 
 def is_posted(tx: Connection, peer: str, statement: str) -> bool:

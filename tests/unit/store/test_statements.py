@@ -43,6 +43,7 @@ def test_a_statement_is_kept_as_it_came_first(database: Database) -> None:
         assert statements.get(tx, "f" * 64) is None
         assert statements.find(tx, one.id, Revocation) == one == statements.need(tx, one.id, Revocation)
         assert statements.find(tx, "f" * 64, Revocation) is None
+        assert statements.find(tx, one.id, Offer) is None, "a contact may name what it likes"
         assert statements.any_about(tx, "grant", Revocation)
         assert not statements.any_about(tx, "grant", Offer)
         assert statements.about(tx, "grant", Revocation) == [two, one], "a clock may have been set back"
