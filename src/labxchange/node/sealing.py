@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from labxchange.encoding import frame
-from labxchange.errors import IntegrityError
 from labxchange.identity.keys import Identity
+from labxchange.store.damage import reading
 
 
 def seal_secret(identity: Identity, secret: bytes, name: str, *, random_bytes: Callable[[int], bytes]) -> bytes:
@@ -20,7 +19,5 @@ def seal_secret(identity: Identity, secret: bytes, name: str, *, random_bytes: C
 
 def open_sealed(identity: Identity, sealed: bytes, name: str) -> bytes:
     """Raises IntegrityError ``database-damaged``."""
-    try:
+    with reading("A secret"):
         return AESGCM(identity.store_key).decrypt(sealed[:12], sealed[12:], frame("labxchange secret v1", name))
-    except InvalidTag:
-        raise IntegrityError("database-damaged", "A secret in the node's database does not open.") from None

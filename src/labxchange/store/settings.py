@@ -20,8 +20,9 @@ def get(tx: Connection, name: str) -> bytes | None:
 
 def number(tx: Connection, name: str) -> int:
     """0 for a value that is not there; raises IntegrityError ``database-damaged``, as ``text``."""
+    found = get(tx, name)
     with reading(f"The setting {name!r}"):
-        return int(get(tx, name) or 0)
+        return 0 if found is None else int(found)
 
 
 def text(tx: Connection, name: str) -> str:
